@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A gRPC server on a Unix socket: services are tables of methods, handlers are small functions that
+ * know protobuf-c messages and nothing of gRPC. Dispatch, decoding, deadlines, cancellation, flow
+ * control, status and logging are here, once.
+ *
+ * Threads: one poller owns the completion queue. A handler runs on a worker of the server's pool, or, when
+ * its method says RPC_INLINE, on the poller itself. Call backs of one stream never overlap and keep their
+ * order; those of different calls run at the same time.
+ *
+ * What a client can grow is bounded: message size, memory of one call's arena, calls alive at once,
+ * connections, queued answers.
+ */
+#ifndef LIGHTER_RPC_SERVER_H
+#define LIGHTER_RPC_SERVER_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ctx.h"
+#include "base/err.h"
+
+struct rpc_server;
+struct rpc_call;
+
+/* containerd's own limit for a message, each way (containerd, defaults.DefaultMaxRecvMsgSize). */
+#define RPC_MAX_MESSAGE_BYTES (16u << 20)
+
+enum rpc_kind { RPC_UNARY, RPC_SERVER_STREAM, RPC_BIDI_STREAM };
+
+/* The handler does not wait for disk, network or locks held over them: run it on the poller. */
+#define RPC_INLINE 1u
+
+/**
+ * rpc_unary_fn - answer one request
+ * @self: of the service
+ * @ctx: arena, deadline, cancellation and namespace of the call
+ * @request: of the method's request type; lives as long as @ctx->arena
+ * @ret_response: set to a message of the method's response type, in @ctx->arena or static
+ * Return: 0, or -1 with @err, whose code becomes the call's status.
+ */
+typedef int (*rpc_unary_fn)(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+			    ProtobufCMessage **ret_response, struct err *err);
+
+/**
+ * struct rpc_stream_ops - a streaming method, as events; any but @open may be NULL
+ * @open: the call has begun. Server streams get their one request here, bidirectional ones NULL.
+ * @message: the client sent a message; @msg is gone when this returns. The next one is asked for only then.
+ * @half_close: the client sends no more
+ * @writable: after rpc_call_send() returned 1: the queue has drained below its low water mark
+ * @close: the call is over for whatever reason (finished, failed, cancelled, connection lost, server
+ *         stopped); exactly once for each @open that was called, also one that failed; last of all.
+ *
+ * Return values of the int ones: 0, or -1 with @err, which ends the call with that status. A call ends OK
+ * by rpc_call_finish().
+ */
+struct rpc_stream_ops {
+	int (*open)(void *self, struct rpc_call *call, const ProtobufCMessage *request,
+		    struct err *err);
+	int (*message)(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
+		       struct err *err);
+	int (*half_close)(void *self, struct rpc_call *call, struct err *err);
+	int (*writable)(void *self, struct rpc_call *call, struct err *err);
+	void (*close)(void *self, struct rpc_call *call);
+};
+
+/**
+ * struct rpc_method - one row of a service's table
+ * @name: without the service, "Prepare"
+ * @unary: for RPC_UNARY
+ * @stream: for the others
+ */
+struct rpc_method {
+	const char *name;
+	enum rpc_kind kind;
+	unsigned int flags;
+	const ProtobufCMessageDescriptor *request;
+	const ProtobufCMessageDescriptor *response;
+	rpc_unary_fn unary;
+	const struct rpc_stream_ops *stream;
+};
+
+/**
+ * struct rpc_service - what rpc_server_add() takes; borrowed until the server is freed
+ * @name: "containerd.services.snapshots.v1.Snapshots"
+ */
+struct rpc_service {
+	const char *name;
+	const struct rpc_method *methods;
+	size_t n_methods;
+	void *self;
+};
+
+/* --- what a stream's call backs may do with their call ------------------------------------------ */
+
+/** rpc_call_ctx() - the call's context; its arena lives until after close() */
+struct ctx *rpc_call_ctx(struct rpc_call *call);
+
+/** rpc_call_data(), rpc_call_set_data() - a pointer for the handler's own state */
+void *rpc_call_data(const struct rpc_call *call);
+void rpc_call_set_data(struct rpc_call *call, void *data);
+
+/**
+ * rpc_call_send() - queue one answer; it is encoded before this returns
+ * Return: 0; 1: queued, but the queue is above its high water mark (wait for writable()); -1 when the call
+ * is over or the message is larger than RPC_MAX_MESSAGE_BYTES.
+ */
+ERR_CHECKED int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err *err);
+
+/** rpc_call_finish() - end the call with OK once everything queued is sent */
+void rpc_call_finish(struct rpc_call *call);
+
+/* --- the server ---------------------------------------------------------------------------------- */
+
+/**
+ * struct rpc_call_end - told to the observer when a call has ended
+ * @service, @method: as in the tables; "" for unknown ones
+ * @bytes_in, @bytes_out: encoded messages
+ */
+struct rpc_call_end {
+	const char *service;
+	const char *method;
+	enum err_code code;
+	const char *message;
+	int64_t took_ns;
+	uint64_t bytes_in, bytes_out;
+};
+
+/**
+ * struct rpc_server_options - zero means the default
+ * @listen_fd: a listening Unix stream socket; taken over by the server
+ * @n_workers: 16
+ * @max_calls: calls alive at once, beyond which RESOURCE_EXHAUSTED is answered; 4096
+ * @max_connections: beyond which new connections are closed at once; 4096
+ * @max_queue_bytes: high water mark of one stream's queued answers; 4 MiB
+ * @on_end: called once a call, from any thread; may be NULL
+ */
+struct rpc_server_options {
+	int listen_fd;
+	unsigned int n_workers;
+	unsigned int max_calls;
+	unsigned int max_connections;
+	size_t max_queue_bytes;
+	void (*on_end)(void *arg, const struct rpc_call_end *end);
+	void *on_end_arg;
+};
+
+/** rpc_server_new() - nothing is served before rpc_server_start() */
+ERR_CHECKED int rpc_server_new(const struct rpc_server_options *options, struct rpc_server **ret_server,
+			       struct err *err);
+
+/** rpc_server_add() - serve @service too; before the start only */
+ERR_CHECKED int rpc_server_add(struct rpc_server *server, const struct rpc_service *service,
+			       struct err *err);
+
+/** rpc_server_start() - accept connections; threads start here, with all signals blocked */
+ERR_CHECKED int rpc_server_start(struct rpc_server *server, struct err *err);
+
+/**
+ * rpc_server_stop() - accept no more, let calls under way end for up to @grace_ms, cancel the rest, and
+ *                     return when none is left
+ */
+void rpc_server_stop(struct rpc_server *server, unsigned int grace_ms);
+
+/** rpc_server_free() - after stop. Accepts NULL, and a server that never started. */
+void rpc_server_free(struct rpc_server *server);
+
+/** rpc_library_done() - release what the gRPC library holds, for leak checks at the end of a process */
+void rpc_library_done(void);
+
+#endif

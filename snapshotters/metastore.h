@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Names, parents, kinds, labels and usage of snapshots, in sqlite: the truth about what exists. What it
+ * does not name is garbage; what it names must exist. Any thread. Error codes are those of snapshotter.h.
+ */
+#ifndef LIGHTER_SNAPSHOTTERS_METASTORE_H
+#define LIGHTER_SNAPSHOTTERS_METASTORE_H
+
+#include "base/ctx.h"
+#include "base/err.h"
+#include "snapshotters/snapshot.h"
+#include "snapshotters/snapshotter.h"
+
+struct metastore;
+
+/**
+ * struct record - one row
+ * @parent_id: 0: no parent
+ * @usage: as recorded at commit; zero before
+ */
+struct record {
+	struct info info;
+	uint64_t parent_id;
+	struct usage usage;
+};
+
+/** struct chain - ids of a snapshot's ancestors, nearest first */
+struct chain {
+	uint64_t *ids;
+	size_t n;
+};
+
+/** metastore_open() - open or make the database file @path */
+ERR_CHECKED int metastore_open(const char *path, struct metastore **ret_store, struct err *err);
+void metastore_close(struct metastore *store);
+
+/**
+ * metastore_reserve_ids() - @n ids that no snapshot has or had, in a row
+ * Return: the first. Ids that are not used for a row before the process ends may be given again by the next.
+ */
+uint64_t metastore_reserve_ids(struct metastore *store, unsigned int n);
+
+/** metastore_skip_ids() - never give out ids up to and including @last (they were seen on disk) */
+void metastore_skip_ids(struct metastore *store, uint64_t last);
+
+/** metastore_get() - the row of @key. Its strings are in @ctx->arena. */
+ERR_CHECKED int metastore_get(struct metastore *store, struct ctx *ctx, const char *key,
+			      struct record *ret_record, struct err *err);
+
+/** metastore_get_chain() - the row of @key and its ancestors, read as of one moment */
+ERR_CHECKED int metastore_get_chain(struct metastore *store, struct ctx *ctx, const char *key,
+				    struct record *ret_record, struct chain *ret_chain,
+				    struct err *err);
+
+/**
+ * struct metastore_new - a snapshot to be added
+ * @id: from metastore_reserve_ids()
+ * @parent_id: row that req->parent named when the caller looked, 0 for none
+ * @barrier, @barrier_arg: as for db_write(); makes durable what the row stands for
+ */
+struct metastore_new {
+	uint64_t id;
+	enum snapshot_kind kind;
+	const struct snapshot_req *req;
+	uint64_t parent_id;
+	int (*barrier)(void *arg, struct err *err);
+	void *barrier_arg;
+};
+
+/**
+ * metastore_create() - add an active or view snapshot; durable on return
+ * Return: 0; 1 when the name req->parent no longer means the row @new->parent_id (look again); or -1.
+ */
+ERR_CHECKED int metastore_create(struct metastore *store, struct ctx *ctx,
+				 const struct metastore_new *new_snapshot, struct err *err);
+
+/**
+ * metastore_commit() - turn an active snapshot into a committed one
+ * @id: the row that req->key named when the caller measured @usage
+ * Created and updated are set anew. Labels are those of the request.
+ * Return: 0; 1 when req->key no longer means the row @id (look again); or -1.
+ */
+ERR_CHECKED int metastore_commit(struct metastore *store, struct ctx *ctx,
+				 const struct commit_req *req, uint64_t id,
+				 const struct usage *usage, struct err *err);
+
+/** metastore_remove() - delete the row of @key; @ret_id is the id it had */
+ERR_CHECKED int metastore_remove(struct metastore *store, struct ctx *ctx, const char *key,
+				 uint64_t *ret_id, struct err *err);
+
+/** metastore_update() - change labels, set updated; answers the new state */
+ERR_CHECKED int metastore_update(struct metastore *store, struct ctx *ctx,
+				 const struct update_req *req, struct info *ret_info,
+				 struct err *err);
+
+/** metastore_walk() - as snapshotter_ops.walk; @fn runs in a read transaction, and must not wait */
+ERR_CHECKED int metastore_walk(struct metastore *store, struct ctx *ctx,
+			       const struct filters *filters, uint64_t after_id,
+			       snapshot_walk_fn fn, void *arg, struct err *err);
+
+/** metastore_ids() - the ids of all rows, ascending; @ret_ids is yours to free() */
+ERR_CHECKED int metastore_ids(struct metastore *store, uint64_t **ret_ids, size_t *ret_n,
+			      struct err *err);
+
+#endif

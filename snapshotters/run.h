@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The shared main() of the snapshotter daemons: options, configuration, log, lock, socket, signals,
+ * readiness, shutdown.
+ */
+#ifndef LIGHTER_SNAPSHOTTERS_RUN_H
+#define LIGHTER_SNAPSHOTTERS_RUN_H
+
+#include "snapshotters/snapshotter.h"
+
+/** snapshotter_run() - be the daemon lighter-NAME. Return: exit status; 0 after a clean stop. */
+int snapshotter_run(int argc, char **argv, const struct snapshotter_ops *ops);
+
+#endif

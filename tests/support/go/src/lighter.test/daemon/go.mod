@@ -1,0 +1,3 @@
+module lighter.test/daemon
+
+go 1.19

@@ -64,7 +64,7 @@ func TestRaw(t *testing.T) {
 			if err := snapclient.Empty(context.Background(), sn); err != nil {
 				return err
 			}
-			return snapclient.CheckNoOrphans(d.Root)
+			return daemon.CheckNoOrphans(d.Root)
 		}, nil
 	})
 }
@@ -121,7 +121,7 @@ func TestBehindMetadata(t *testing.T) {
 	if err := sn.(snapshots.Cleaner).Cleanup(ctx); err != nil {
 		t.Error(err)
 	}
-	if err := snapclient.CheckNoOrphans(d.Root); err != nil {
+	if err := daemon.CheckNoOrphans(d.Root); err != nil {
 		t.Error(err)
 	}
 }

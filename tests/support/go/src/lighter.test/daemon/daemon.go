@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +26,9 @@ import (
 
 // EnvExe names the daemon that tests run against.
 const EnvExe = "LIGHTER_OVERLAY"
+
+// MaxSpares is how many directories a running daemon may keep in advance of their use.
+const MaxSpares = 64
 
 // Deadlines are generous: they end a hang, they do not measure anything.
 const (
@@ -360,4 +364,36 @@ func ShouldSkip() string {
 		return "needs root: it mounts snapshots"
 	}
 	return ""
+}
+
+// CheckNoOrphans tells whether below root/snapshots lies nothing but what an empty store may keep:
+// a bounded number of spare directories whose fs and work hold nothing.
+func CheckNoOrphans(root string) error {
+	dir := filepath.Join(root, "snapshots")
+	entries, err := os.ReadDir(dir)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(entries) > MaxSpares {
+		return fmt.Errorf("%d directories are left in an empty store", len(entries))
+	}
+	for _, entry := range entries {
+		if _, err := strconv.ParseUint(entry.Name(), 10, 64); err != nil {
+			return fmt.Errorf("a stranger is left in %s: %s", dir, entry.Name())
+		}
+		for _, sub := range []string{"fs", "work"} {
+			inside, err := os.ReadDir(filepath.Join(dir, entry.Name(), sub))
+			if err != nil && !os.IsNotExist(err) {
+				return err
+			}
+			if len(inside) > 0 {
+				return fmt.Errorf("an empty store still holds %s",
+					filepath.Join(dir, entry.Name(), sub, inside[0].Name()))
+			}
+		}
+	}
+	return nil
 }

@@ -9,9 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -23,9 +20,6 @@ import (
 
 // MaxMessage is containerd's limit for a message, each way.
 const MaxMessage = 16 << 20
-
-// MaxSpares is how many directories a daemon may keep in advance of their use.
-const MaxSpares = 64
 
 // Dial connects to a Unix socket as containerd does. Further options come last, so they win.
 func Dial(ctx context.Context, socket string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
@@ -114,36 +108,4 @@ func Empty(ctx context.Context, sn snapshots.Snapshotter) error {
 
 func isVirgin(err error) bool {
 	return err != nil && errors.Is(err, errdefs.ErrUnknown) && strings.Contains(err.Error(), "bucket does not exist")
-}
-
-// CheckNoOrphans tells whether below root/snapshots lies nothing but what an empty store may keep:
-// a bounded number of spare directories whose fs and work hold nothing.
-func CheckNoOrphans(root string) error {
-	dir := filepath.Join(root, "snapshots")
-	entries, err := os.ReadDir(dir)
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if len(entries) > MaxSpares {
-		return fmt.Errorf("%d directories are left in an empty store", len(entries))
-	}
-	for _, entry := range entries {
-		if _, err := strconv.ParseUint(entry.Name(), 10, 64); err != nil {
-			return fmt.Errorf("a stranger is left in %s: %s", dir, entry.Name())
-		}
-		for _, sub := range []string{"fs", "work"} {
-			inside, err := os.ReadDir(filepath.Join(dir, entry.Name(), sub))
-			if err != nil && !os.IsNotExist(err) {
-				return err
-			}
-			if len(inside) > 0 {
-				return fmt.Errorf("an empty store still holds %s",
-					filepath.Join(dir, entry.Name(), sub, inside[0].Name()))
-			}
-		}
-	}
-	return nil
 }

@@ -1,0 +1,127 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# What runc and overlayfs need from the machine, be it a whole one, a container or a bare chroot: found
+# out by trying, repaired where that is harmless, and otherwise said in words that help.
+# Uses say.sh and lifetime.sh.
+
+# host_require_root NAME
+host_require_root() {
+	[[ $EUID -eq 0 ]] || die "$1 must run as root: sudo $1"
+}
+
+host_mounted() {
+	local point
+	while read -r _ _ _ _ point _; do
+		[[ $point != "$1" ]] || return 0
+	done </proc/self/mountinfo
+	return 1
+}
+
+# host_enter SCRIPT ARGUMENT...: start SCRIPT again where runc can work, if it cannot work here.
+# In a chroot whose directory is not a mount point runc's pivot_root fails; one without /proc and /sys has
+# no cgroups. In a mount namespace of our own both can be repaired, and nobody else sees it.
+host_enter() {
+	if [[ -r /proc/self/mountinfo ]] && host_mounted / && [[ -d /sys/fs/cgroup ]]; then
+		return 0
+	fi
+	[[ -z ${LIGHTER_HOST_ENTERED:-} ]] ||
+		die "this environment has no working /proc and /sys; mount them before chroot:
+       mount -t proc proc DIR/proc; mount --rbind /sys DIR/sys; mount --rbind /dev DIR/dev"
+	export LIGHTER_HOST_ENTERED=1
+	# shellcheck disable=SC2016
+	exec unshare --mount --propagation private bash -ec '
+		[ -r /proc/self/mountinfo ] || mount -t proc proc /proc
+		[ -d /sys/fs/cgroup ] || mount -t sysfs sysfs /sys
+		mount --rbind / /mnt
+		cwd=$1; shift
+		exec chroot /mnt bash -c "cd \"\$0\" && exec \"\$@\"" "$cwd" "$@"
+	' host_enter "$PWD" "$@"
+}
+
+# host_try_overlay DIR: can DIR hold the upper directory of an overlay?
+host_try_overlay() {
+	local dir=$1/overlay-probe rc=0
+
+	mkdir -p "$dir"/{lower,upper,work,merged}
+	mount -t overlay -o "lowerdir=$dir/lower,upperdir=$dir/upper,workdir=$dir/work" \
+		overlay "$dir/merged" 2>/dev/null || rc=$?
+	if [[ $rc -eq 0 ]]; then
+		# a removal must leave a whiteout, which some file systems refuse
+		: >"$dir/merged/file" || rc=1
+		mknod "$dir/upper/device" c 0 0 2>/dev/null || rc=1
+		umount "$dir/merged"
+	fi
+	rm -rf "$dir"
+	return "$rc"
+}
+
+# host_require_overlay DIR: make sure that overlays can be made in DIR
+host_require_overlay() {
+	if ! grep -qw overlay /proc/filesystems; then
+		modprobe overlay 2>/dev/null || true
+		grep -qw overlay /proc/filesystems ||
+			die "this kernel ($(uname -r)) has no overlay file system; try: modprobe overlay"
+	fi
+	host_try_overlay "$1" && return 0
+
+	# A container's own root is often an overlay, which cannot carry another one's upper directory.
+	mount -t tmpfs -o mode=0700 lighter "$1" 2>/dev/null ||
+		die "cannot mount a file system here; a container needs --privileged, or CAP_SYS_ADMIN"
+	host_try_overlay "$1" ||
+		die "the kernel refuses an overlay mount both in $1 and on tmpfs; see: dmesg | tail"
+	say_warn "overlays cannot be made on the file system of ${1%/*}: using a tmpfs (TMPDIR chooses another place)"
+}
+
+# host_require_cgroups: mount the cgroup hierarchies where nobody has (a bare chroot); they are taken
+# away again at the end
+host_cgroup_mounts=()
+host_require_cgroups() {
+	local line id controllers
+
+	case $(stat -f -c %T /sys/fs/cgroup) in
+	cgroup2fs) return 0 ;;
+	tmpfs)
+		if grep -q ' - cgroup2\? ' /proc/self/mountinfo; then
+			return 0
+		fi
+		;;
+	esac
+
+	life_at_end host_unmount_cgroups
+	if ! grep -q '^[1-9][0-9]*:[a-z]' /proc/self/cgroup; then
+		# version 2 alone
+		host_mount_cgroup -t cgroup2 cgroup2 /sys/fs/cgroup
+		return
+	fi
+	host_mount_cgroup -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+	while IFS=: read -r id controllers _; do
+		[[ $id -ne 0 && $controllers ]] || continue
+		line=${controllers#name=}
+		mkdir -p "/sys/fs/cgroup/$line"
+		host_mount_cgroup -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/$line"
+	done </proc/self/cgroup
+}
+
+host_mount_cgroup() {
+	local point=${*: -1}
+	mount "$@" || die "cannot mount $point, which runc needs; mount --rbind /sys into the chroot"
+	host_cgroup_mounts=("$point" "${host_cgroup_mounts[@]}")
+}
+
+host_unmount_cgroups() {
+	local point
+	for point in "${host_cgroup_mounts[@]}"; do
+		umount "$point" 2>/dev/null || umount --lazy "$point" || say_warn "still mounted: $point"
+	done
+}
+
+# host_platform: this machine in containerd's words
+host_platform() {
+	local arch
+	arch=$(dpkg --print-architecture)
+	case $arch in
+	armhf) printf 'linux/arm/v7' ;;
+	ppc64el) printf 'linux/ppc64le' ;;
+	*) printf 'linux/%s' "$arch" ;;
+	esac
+}

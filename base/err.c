@@ -6,45 +6,62 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A message travels in a gRPC status, which must be UTF-8: do not end inside a sequence. */
+/*
+ * A message travels in a gRPC status, which must be UTF-8: does not leave the start of a sequence whose
+ * end was cut off.
+ */
 static void cut_at_utf8(char *text, size_t len)
 {
-	size_t start = len;
+	size_t start = len, n_more = 0, want = 0;
 
-	while (start > 0 && ((unsigned char)text[start - 1] & 0xc0) == 0x80)
+	while (start > 0 && n_more < 3 && ((unsigned char)text[start - 1] & 0xc0) == 0x80) {
 		start--;
-	if (start > 0 && (unsigned char)text[start - 1] >= 0xc0)
+		n_more++;
+	}
+	if (start == 0)
+		return;
+	if ((unsigned char)text[start - 1] >= 0xf0)
+		want = 3;
+	else if ((unsigned char)text[start - 1] >= 0xe0)
+		want = 2;
+	else if ((unsigned char)text[start - 1] >= 0xc0)
+		want = 1;
+	if (n_more < want)
 		text[start - 1] = '\0';
 }
 
-static void format(char *buf, size_t size, const char *fmt, va_list args)
+PRINTF_LIKE(2, 0)
+static void format(char *buf, const char *fmt, va_list args)
 {
-	int n = vsnprintf(buf, size, fmt, args);
+	int n = vsnprintf(buf, ERR_MSG_MAX_BYTES, fmt, args);
 
 	if (n < 0)
 		buf[0] = '\0';
-	else if ((size_t)n >= size)
-		cut_at_utf8(buf, size - 1);
+	else if (n >= ERR_MSG_MAX_BYTES)
+		cut_at_utf8(buf, ERR_MSG_MAX_BYTES - 1);
 }
 
-static void append(char *buf, size_t size, const char *separator, const char *text)
+/* Sets the message to @head and ": " and @tail. */
+static void join(struct err *err, const char *head, const char *tail)
 {
-	size_t len = strlen(buf);
-	int n = snprintf(buf + len, size - len, "%s%s", separator, text);
+	int n = snprintf(err->msg, sizeof(err->msg), "%s: %s", head, tail);
 
-	if (n >= 0 && (size_t)n >= size - len)
-		cut_at_utf8(buf, size - 1);
+	if (n >= ERR_MSG_MAX_BYTES)
+		cut_at_utf8(err->msg, ERR_MSG_MAX_BYTES - 1);
 }
 
 int err_set(struct err *err, enum err_code code, const char *fmt, ...)
 {
+	/* Beside the old message, which may be among the arguments. */
+	char msg[ERR_MSG_MAX_BYTES];
 	va_list args;
 
+	va_start(args, fmt);
+	format(msg, fmt, args);
+	va_end(args);
 	err->code = code;
 	err->sys_errno = 0;
-	va_start(args, fmt);
-	format(err->msg, sizeof(err->msg), fmt, args);
-	va_end(args);
+	memcpy(err->msg, msg, strlen(msg) + 1);
 	return -1;
 }
 
@@ -76,14 +93,15 @@ static enum err_code code_of_errno(int errnum)
 	}
 }
 
+PRINTF_LIKE(3, 0)
 static int set_errno(struct err *err, int errnum, const char *fmt, va_list args)
 {
-	char text[128];
+	char msg[ERR_MSG_MAX_BYTES], text[128];
 
+	format(msg, fmt, args);
 	err->code = code_of_errno(errnum);
 	err->sys_errno = errnum;
-	format(err->msg, sizeof(err->msg), fmt, args);
-	append(err->msg, sizeof(err->msg), ": ", strerror_r(errnum, text, sizeof(text)));
+	join(err, msg, strerror_r(errnum, text, sizeof(text)));
 	return -1;
 }
 
@@ -110,14 +128,14 @@ int err_sysno(struct err *err, int errnum, const char *fmt, ...)
 
 int err_wrap(struct err *err, const char *fmt, ...)
 {
-	char inner[ERR_MSG_MAX_BYTES];
+	char context[ERR_MSG_MAX_BYTES], inner[ERR_MSG_MAX_BYTES];
 	va_list args;
 
-	memcpy(inner, err->msg, sizeof(inner));
 	va_start(args, fmt);
-	format(err->msg, sizeof(err->msg), fmt, args);
+	format(context, fmt, args);
 	va_end(args);
-	append(err->msg, sizeof(err->msg), ": ", inner);
+	memcpy(inner, err->msg, strlen(err->msg) + 1);
+	join(err, context, inner);
 	return -1;
 }
 

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshotters/overlay/kernel.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fs.h"
+#include "base/log.h"
+
+/* Below the root, which is locked and ours alone; an earlier one, left by a crash, is removed first. */
+#define PROBE_DIR               "probe"
+#define OVERLAY_INDEX_PARAMETER "/sys/module/overlay/parameters/index"
+
+enum probe_dir { LOWER, UPPER, WORK, MERGED, MAPPED, N_PROBE_DIRS };
+
+/**
+ * struct probe - all that the child needs, made before it: between fork() and _exit() it only makes system
+ *                calls, since other threads of ours may have held any lock
+ */
+struct probe {
+	int root_fd;
+	int dir_fd;
+	char dirs[N_PROBE_DIRS][PATH_MAX];
+	char plain_options[4 * PATH_MAX];
+	char idmap_options[4 * PATH_MAX];
+};
+
+/* What the child found: 0, or the errno with which a step failed. */
+struct finding {
+	int enter_errno;
+	int overlay_errno;
+	int idmap_errno;
+};
+
+static const char *const dir_names[N_PROBE_DIRS] = {"lower", "upper", "work", "merged", "mapped"};
+
+/* --- in the child -------------------------------------------------------------------------------- */
+
+static int child_wait_forever(void *arg)
+{
+	(void)arg;
+	for (;;)
+		pause();
+	return 0;
+}
+
+static int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t len = (ssize_t)strlen(text), n = -1;
+
+	if (fd >= 0) {
+		n = write(fd, text, (size_t)len);
+		close(fd);
+	}
+	return n == len ? 0 : -1;
+}
+
+/* "/proc/<pid>/<name>" without stdio. */
+static void proc_path(char *buf, pid_t pid, const char *name)
+{
+	char digits[16];
+	size_t n = 0, pos = 6;
+
+	memcpy(buf, "/proc/", 6);
+	do {
+		digits[n++] = (char)('0' + pid % 10);
+		pid /= 10;
+	} while (pid);
+	while (n)
+		buf[pos++] = digits[--n];
+	buf[pos++] = '/';
+	strcpy(buf + pos, name);
+}
+
+/* A user namespace in which 0..65535 are 100000..165535, as a descriptor; -1 with errno. */
+static int open_user_namespace(void)
+{
+	static char stack[16384] __attribute__((aligned(16)));
+	char path[64];
+	int fd = -1, saved;
+	pid_t pid = clone(child_wait_forever, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, NULL);
+
+	if (pid < 0)
+		return -1;
+	proc_path(path, pid, "uid_map");
+	if (write_text(path, "0 100000 65536") == 0) {
+		proc_path(path, pid, "gid_map");
+		if (write_text(path, "0 100000 65536") == 0) {
+			proc_path(path, pid, "ns/user");
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+		}
+	}
+	saved = errno;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	errno = saved;
+	return fd;
+}
+
+/* An overlay on an ID-mapped copy of the lower directory, as containerd's mounter makes it. */
+static int try_idmap(const struct probe *probe)
+{
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP};
+	int user_ns = open_user_namespace(), tree;
+
+	if (user_ns < 0)
+		return errno;
+	tree = (int)syscall(SYS_open_tree, AT_FDCWD, probe->dirs[LOWER],
+			    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree < 0)
+		return errno;
+	attr.userns_fd = (unsigned int)user_ns;
+	if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0 ||
+	    syscall(SYS_move_mount, tree, "", AT_FDCWD, probe->dirs[MAPPED],
+		    MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
+	    mount("overlay", probe->dirs[MERGED], "overlay", 0, probe->idmap_options) < 0)
+		return errno;
+	return 0;
+}
+
+static void child_main(const struct probe *probe, int out)
+{
+	struct finding finding = {0};
+
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		finding.enter_errno = errno;
+	} else if (mount("overlay", probe->dirs[MERGED], "overlay", 0, probe->plain_options) < 0) {
+		finding.overlay_errno = errno;
+	} else {
+		umount2(probe->dirs[MERGED], MNT_DETACH);
+		finding.idmap_errno = try_idmap(probe);
+	}
+	_exit(write(out, &finding, sizeof(finding)) == (ssize_t)sizeof(finding) ? 0 : 1);
+}
+
+/* --- in the daemon ------------------------------------------------------------------------------- */
+
+static int run_child(const struct probe *probe, struct finding *ret_finding, struct err *err)
+{
+	CLEANUP(close_fd) int in = -1;
+	CLEANUP(close_fd) int out = -1;
+	int ends[2];
+	ssize_t n;
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_sys(err, "probe overlayfs");
+	in = ends[0];
+	out = ends[1];
+	pid = fork();
+	if (pid < 0)
+		return err_sys(err, "probe overlayfs");
+	if (pid == 0)
+		child_main(probe, out);
+	close_fd(&out);
+	out = -1;
+	do
+		n = read(in, ret_finding, sizeof(*ret_finding));
+	while (n < 0 && errno == EINTR);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	if (n != (ssize_t)sizeof(*ret_finding))
+		return err_set(err, ERR_INTERNAL, "the process that tries overlayfs has died");
+	return 0;
+}
+
+/* Are we root of a user namespace rather than of the machine? The first one maps all ids to themselves. */
+static bool in_user_namespace(void)
+{
+	CLEANUP(free_ptr) char *map = NULL;
+	unsigned int inside, outside, count;
+	struct err err = ERR_INIT;
+	size_t size;
+
+	if (fs_read_file(AT_FDCWD, "/proc/self/uid_map", 65536, &map, &size, &err) < 0)
+		return false;
+	return sscanf(map, "%u %u %u", &inside, &outside, &count) != 3 || inside != 0 ||
+	       outside != 0 || count != 4294967295u;
+}
+
+static int check_entry_types(const struct probe *probe, struct err *err)
+{
+	CLEANUP(close_dir) DIR *dir = NULL;
+	int fd = openat(probe->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *entry;
+
+	if (fd < 0)
+		return err_sys(err, "probe the root");
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return err_sys(err, "probe the root");
+	}
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.' && entry->d_type != DT_DIR)
+			return err_set(
+				err, ERR_FAILED_PRECONDITION,
+				"the file system does not tell the types of directory entries "
+				"(d_type); xfs wants ftype=1");
+	return 0;
+}
+
+static int make_probe_dirs(struct probe *probe, const char *root, struct err *err)
+{
+	if (fs_open_dir(AT_FDCWD, root, &probe->root_fd, err) < 0 ||
+	    fs_remove_tree(NULL, probe->root_fd, PROBE_DIR, err) < 0)
+		return -1;
+	if (mkdirat(probe->root_fd, PROBE_DIR, 0700) < 0)
+		return err_sys(err, "make '%s/" PROBE_DIR "'", root);
+	if (fs_open_dir(probe->root_fd, PROBE_DIR, &probe->dir_fd, err) < 0)
+		return -1;
+	for (size_t i = 0; i < N_PROBE_DIRS; i++) {
+		if (mkdirat(probe->dir_fd, dir_names[i], 0755) < 0)
+			return err_sys(err, "make '%s/" PROBE_DIR "/%s'", root, dir_names[i]);
+		if (snprintf(probe->dirs[i], PATH_MAX, "%s/" PROBE_DIR "/%s", root, dir_names[i]) >=
+		    PATH_MAX)
+			return err_set(err, ERR_INVALID_ARGUMENT, "root '%s' is too long", root);
+	}
+	return 0;
+}
+
+static void write_options(struct probe *probe, const char *extra)
+{
+	snprintf(probe->plain_options, sizeof(probe->plain_options),
+		 "lowerdir=%s,upperdir=%s,workdir=%s%s", probe->dirs[LOWER], probe->dirs[UPPER],
+		 probe->dirs[WORK], extra);
+	snprintf(probe->idmap_options, sizeof(probe->idmap_options),
+		 "lowerdir=%s,upperdir=%s,workdir=%s%s", probe->dirs[MAPPED], probe->dirs[UPPER],
+		 probe->dirs[WORK], extra);
+}
+
+static int probe_mounts(struct probe *probe, const char *root, struct kernel_abilities *abilities,
+			struct err *err)
+{
+	struct finding finding = {0};
+
+	write_options(probe, abilities->user_xattr ? ",userxattr" : "");
+	if (run_child(probe, &finding, err) < 0)
+		return -1;
+	if (finding.enter_errno) {
+		log_event(LOG_WARN, "overlay mounts could not be tried: not permitted here",
+			  LOG_STR("error", strerror(finding.enter_errno)));
+		return 0;
+	}
+	if (finding.overlay_errno) {
+		err_sysno(err, finding.overlay_errno, "mount an overlay on '%s'", root);
+		/* Whatever errno says of the mount, to the operator this is a place that will not do. */
+		err->code = ERR_FAILED_PRECONDITION;
+		return -1;
+	}
+	abilities->idmap = !finding.idmap_errno;
+	return 0;
+}
+
+int kernel_probe(const char *root, struct kernel_abilities *ret_abilities, struct err *err)
+{
+	struct kernel_abilities abilities = {0};
+	CLEANUP(free_ptr) struct probe *probe = calloc(1, sizeof(*probe));
+	struct err cleanup_err = ERR_INIT;
+	struct statfs fs;
+	int result;
+
+	if (!probe)
+		return err_sys(err, "probe overlayfs");
+	probe->root_fd = probe->dir_fd = -1;
+	result = make_probe_dirs(probe, root, err);
+	if (result == 0)
+		result = check_entry_types(probe, err);
+	if (result == 0) {
+		abilities.user_xattr = in_user_namespace() && fstatfs(probe->root_fd, &fs) == 0 &&
+				       (unsigned long)fs.f_type != TMPFS_MAGIC;
+		result = probe_mounts(probe, root, &abilities, err);
+	}
+	/* After the mount: trying it is what loads the module. */
+	abilities.index_option = access(OVERLAY_INDEX_PARAMETER, F_OK) == 0;
+
+	if (probe->root_fd >= 0 &&
+	    fs_remove_tree(NULL, probe->root_fd, PROBE_DIR, &cleanup_err) < 0)
+		log_event(LOG_WARN, "'" PROBE_DIR "' stays below the root", LOG_ERR(&cleanup_err));
+	close_fd(&probe->dir_fd);
+	close_fd(&probe->root_fd);
+	if (result == 0)
+		*ret_abilities = abilities;
+	return result;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What this kernel can do with overlayfs on this root, found out by trying. The one file of the overlay
+ * snapshotter that mounts anything: in a child process with a mount namespace of its own, so that nothing
+ * is left behind.
+ */
+#ifndef LIGHTER_SNAPSHOTTERS_OVERLAY_KERNEL_H
+#define LIGHTER_SNAPSHOTTERS_OVERLAY_KERNEL_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+/**
+ * struct kernel_abilities - what a trial has shown
+ * @index_option: overlay knows "index=": mounts should say "index=off"
+ * @user_xattr: we run in a user namespace: mounts must say "userxattr"
+ * @idmap: an overlay can stand on ID-mapped lower directories
+ */
+struct kernel_abilities {
+	bool index_option;
+	bool user_xattr;
+	bool idmap;
+};
+
+/**
+ * kernel_probe() - try overlay mounts below @root
+ * Return: 0, also when trying is not permitted to us (a warning is logged); -1 with ERR_FAILED_PRECONDITION
+ * when overlay mounts cannot work here: no overlayfs in the kernel, a file system that does not tell entry
+ * types or cannot carry an upper directory.
+ */
+ERR_CHECKED int kernel_probe(const char *root, struct kernel_abilities *ret_abilities,
+			     struct err *err);
+
+#endif

@@ -18,7 +18,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* Longer ones, and more in one request, are refused. */
+/* Bounds of one request: all of its filters together, and how many there may be. */
 #define FILTER_MAX_BYTES (64u << 10)
 #define FILTERS_MAX 256
 

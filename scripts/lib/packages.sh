@@ -21,7 +21,9 @@
 		curl mount
 	)
 	# what the system tests look at a tree with
-	PACKAGES_SYSTEM=(busybox-static python3 attr libcap2-bin)
+	PACKAGES_SYSTEM=(busybox-static python3 attr libcap2-bin sqlite3 e2fsprogs)
+	# what scripts/test looks at the text of the tree with
+	PACKAGES_STYLE=(git shellcheck mandoc)
 	# containerd's public suite, and the baseline of the bench, in GOPATH mode
 	PACKAGES_GO=(golang-1.19-go golang-github-containerd-containerd-dev)
 }

@@ -112,6 +112,10 @@ ERR_CHECKED int snapshot_key_check(const char *key, const char *what, struct err
 /** snapshot_matches() - does @info pass @filters? NULL filters pass all. */
 bool snapshot_matches(const struct filters *filters, const struct info *info);
 
+/** info_copy() - a copy of @info with all its strings in @arena */
+ERR_CHECKED int info_copy(struct arena *arena, const struct info *info, struct info *ret_copy,
+			  struct err *err);
+
 /** mount_add_option() - append one option, copied into @arena */
 ERR_CHECKED int mount_add_option(struct mount *mount, struct arena *arena, const char *option,
 				 struct err *err);

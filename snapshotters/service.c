@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshotters/service.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/filter.h"
+#include "containerd/services/snapshots/v1/snapshots.pb-c.h"
+
+#define MSG(name)  Containerd__Services__Snapshots__V1__##name
+#define TYPE(name) (&containerd__services__snapshots__v1__##name##__descriptor)
+#define EMPTY_TYPE (&google__protobuf__empty__descriptor)
+
+#define NS_PER_S 1000000000
+
+/*
+ * An answer of List holds at most this many snapshots, as containerd's own do, and about as many bytes;
+ * one snapshot alone may be a little larger, its labels being bounded by SNAPSHOT_LABELS_MAX_BYTES. Clients
+ * that leave grpc-go's limit as it is take up to 4 MiB.
+ */
+#define LIST_MAX_INFOS 100
+#define LIST_MAX_BYTES (1u << 20)
+
+/* LIST_MAX_BYTES of the smallest labels, as the structures that they are encoded from. */
+#define LIST_ARENA_BYTES (64u << 20)
+
+/* How much of a key an error message shows. */
+#define SHOWN_MAX_BYTES 256
+
+struct snapshot_service {
+	const struct snapshotter_ops *ops;
+	void *self;
+	struct rpc_service rpc;
+};
+
+/* --- decoding ------------------------------------------------------------------------------------- */
+
+/*
+ * The entries of a map<string, string>. protobuf-c makes a type of its own for each map; all have the
+ * key as first and the value as second field.
+ */
+static int decode_labels(struct ctx *ctx, const void *entries, size_t n, struct strmap *ret_labels,
+			 struct err *err)
+{
+	struct strmap labels = {0};
+
+	if (n > SNAPSHOT_LABELS_MAX)
+		return err_set(err, ERR_INVALID_ARGUMENT, "%zu labels are more than %d", n,
+			       SNAPSHOT_LABELS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		const ProtobufCMessage *entry;
+		const char *key, *value;
+
+		memcpy(&entry, (const char *)entries + i * sizeof(entry), sizeof(entry));
+		memcpy(&key, (const char *)entry + entry->descriptor->fields[0].offset,
+		       sizeof(key));
+		memcpy(&value, (const char *)entry + entry->descriptor->fields[1].offset,
+		       sizeof(value));
+		if (strmap_append(&labels, ctx->arena, key, value, err) < 0)
+			return -1;
+	}
+	strmap_sort(&labels);
+	if (snapshot_labels_check(&labels, err) < 0)
+		return -1;
+	*ret_labels = labels;
+	return 0;
+}
+
+/* --- encoding ------------------------------------------------------------------------------------- */
+
+static void *new_message(struct arena *arena, const ProtobufCMessageDescriptor *type)
+{
+	void *msg = arena_alloc(arena, type->sizeof_message);
+
+	if (msg)
+		protobuf_c_message_init(type, msg);
+	return msg;
+}
+
+static int answer_empty(struct ctx *ctx, ProtobufCMessage **ret_response, struct err *err)
+{
+	ProtobufCMessage *response = new_message(ctx->arena, EMPTY_TYPE);
+
+	if (!response)
+		return ctx_no_memory(err);
+	*ret_response = response;
+	return 0;
+}
+
+static Google__Protobuf__Timestamp *encode_time(struct arena *arena, int64_t ns)
+{
+	Google__Protobuf__Timestamp *time =
+		new_message(arena, &google__protobuf__timestamp__descriptor);
+
+	if (!time)
+		return NULL;
+	time->seconds = ns / NS_PER_S;
+	time->nanos = (int32_t)(ns % NS_PER_S);
+	if (time->nanos < 0) {
+		/* Before 1970: nanos count forward all the same. */
+		time->seconds--;
+		time->nanos += NS_PER_S;
+	}
+	return time;
+}
+
+/* Strings are borrowed from @info. */
+static MSG(Info) * encode_info(struct arena *arena, const struct info *info)
+{
+	MSG(Info) *msg = new_message(arena, TYPE(info));
+
+	if (!msg)
+		return NULL;
+	msg->name = (char *)info->name;
+	msg->parent = (char *)info->parent;
+	msg->kind = (MSG(Kind))info->kind;
+	msg->created_at = encode_time(arena, info->created_ns);
+	msg->updated_at = encode_time(arena, info->updated_ns);
+	msg->labels = arena_array(arena, info->labels.n, sizeof(*msg->labels));
+	if (!msg->created_at || !msg->updated_at || !msg->labels)
+		return NULL;
+	for (size_t i = 0; i < info->labels.n; i++) {
+		MSG(Info__LabelsEntry) *entry = new_message(arena, TYPE(info__labels_entry));
+
+		if (!entry)
+			return NULL;
+		entry->key = (char *)info->labels.entries[i].key;
+		entry->value = (char *)info->labels.entries[i].value;
+		msg->labels[msg->n_labels++] = entry;
+	}
+	return msg;
+}
+
+static int encode_mounts(struct ctx *ctx, const struct mounts *mounts,
+			 Containerd__Types__Mount ***ret_mounts, size_t *ret_n, struct err *err)
+{
+	Containerd__Types__Mount **list = arena_array(ctx->arena, mounts->n, sizeof(*list));
+
+	if (!list)
+		return ctx_no_memory(err);
+	for (size_t i = 0; i < mounts->n; i++) {
+		const struct mount *mount = &mounts->items[i];
+
+		list[i] = new_message(ctx->arena, &containerd__types__mount__descriptor);
+		if (!list[i])
+			return ctx_no_memory(err);
+		list[i]->type = (char *)mount->type;
+		list[i]->source = (char *)mount->source;
+		/* Most mounts have no target, and backends may leave it out. */
+		list[i]->target = (char *)(mount->target ? mount->target : "");
+		list[i]->options = (char **)mount->options;
+		list[i]->n_options = mount->n_options;
+	}
+	*ret_mounts = list;
+	*ret_n = mounts->n;
+	return 0;
+}
+
+/* --- the unary methods ---------------------------------------------------------------------------- */
+
+/* Says which request failed. The key is cut, so that the cause is not; never inside a UTF-8 sequence. */
+static int failed(const char *what, const char *key, struct err *err)
+{
+	size_t len = strnlen(key, SHOWN_MAX_BYTES + 1);
+
+	if (len <= SHOWN_MAX_BYTES)
+		return err_wrap(err, "%s '%s'", what, key);
+	for (len = SHOWN_MAX_BYTES; len > 0 && ((unsigned char)key[len] & 0xc0) == 0x80;)
+		len--;
+	return err_wrap(err, "%s '%.*s...'", what, (int)len, key);
+}
+
+static int check_new(struct ctx *ctx, struct snapshot_req *req, const void *labels, size_t n_labels,
+		     struct err *err)
+{
+	if (snapshot_key_check(req->key, "key", err) < 0)
+		return -1;
+	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
+		return -1;
+	if (decode_labels(ctx, labels, n_labels, &req->labels, err) < 0)
+		return -1;
+	snapshot_labels_drop_empty(&req->labels);
+	return 0;
+}
+
+static int on_prepare(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		      ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(PrepareSnapshotRequest) *msg = (const void *)request;
+	MSG(PrepareSnapshotResponse) *response =
+		new_message(ctx->arena, TYPE(prepare_snapshot_response));
+	struct snapshot_req req = {.key = msg->key, .parent = msg->parent};
+	struct mounts mounts = {0};
+
+	if (!response)
+		return ctx_no_memory(err);
+	if (check_new(ctx, &req, msg->labels, msg->n_labels, err) < 0 ||
+	    service->ops->prepare(service->self, ctx, &req, &mounts, err) < 0)
+		return failed("prepare", req.key, err);
+	if (encode_mounts(ctx, &mounts, &response->mounts, &response->n_mounts, err) < 0)
+		return failed("prepare", req.key, err);
+	*ret_response = &response->base;
+	return 0;
+}
+
+static int on_view(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		   ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(ViewSnapshotRequest) *msg = (const void *)request;
+	MSG(ViewSnapshotResponse) *response = new_message(ctx->arena, TYPE(view_snapshot_response));
+	struct snapshot_req req = {.key = msg->key, .parent = msg->parent};
+	struct mounts mounts = {0};
+
+	if (!response)
+		return ctx_no_memory(err);
+	if (check_new(ctx, &req, msg->labels, msg->n_labels, err) < 0 ||
+	    service->ops->view(service->self, ctx, &req, &mounts, err) < 0)
+		return failed("view", req.key, err);
+	if (encode_mounts(ctx, &mounts, &response->mounts, &response->n_mounts, err) < 0)
+		return failed("view", req.key, err);
+	*ret_response = &response->base;
+	return 0;
+}
+
+static int on_mounts(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(MountsRequest) *msg = (const void *)request;
+	MSG(MountsResponse) *response = new_message(ctx->arena, TYPE(mounts_response));
+	struct mounts mounts = {0};
+
+	if (!response)
+		return ctx_no_memory(err);
+	if (snapshot_key_check(msg->key, "key", err) < 0 ||
+	    service->ops->mounts(service->self, ctx, msg->key, &mounts, err) < 0 ||
+	    encode_mounts(ctx, &mounts, &response->mounts, &response->n_mounts, err) < 0)
+		return failed("mounts", msg->key, err);
+	*ret_response = &response->base;
+	return 0;
+}
+
+static int check_commit(struct ctx *ctx, const MSG(CommitSnapshotRequest) * msg,
+			struct commit_req *req, struct err *err)
+{
+	if (snapshot_key_check(req->name, "name", err) < 0 ||
+	    snapshot_key_check(req->key, "key", err) < 0)
+		return -1;
+	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
+		return -1;
+	if (decode_labels(ctx, msg->labels, msg->n_labels, &req->labels, err) < 0)
+		return -1;
+	snapshot_labels_drop_empty(&req->labels);
+	return 0;
+}
+
+static int on_commit(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(CommitSnapshotRequest) *msg = (const void *)request;
+	struct commit_req req = {.name = msg->name, .key = msg->key, .parent = msg->parent};
+
+	if (check_commit(ctx, msg, &req, err) < 0 ||
+	    service->ops->commit(service->self, ctx, &req, err) < 0)
+		return failed("commit", req.key, err);
+	return answer_empty(ctx, ret_response, err);
+}
+
+static int on_remove(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(RemoveSnapshotRequest) *msg = (const void *)request;
+
+	if (snapshot_key_check(msg->key, "key", err) < 0 ||
+	    service->ops->remove(service->self, ctx, msg->key, err) < 0)
+		return failed("remove", msg->key, err);
+	return answer_empty(ctx, ret_response, err);
+}
+
+static int on_stat(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		   ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(StatSnapshotRequest) *msg = (const void *)request;
+	MSG(StatSnapshotResponse) *response = new_message(ctx->arena, TYPE(stat_snapshot_response));
+	struct info info = {0};
+
+	if (!response)
+		return ctx_no_memory(err);
+	if (snapshot_key_check(msg->key, "key", err) < 0 ||
+	    service->ops->stat(service->self, ctx, msg->key, &info, err) < 0)
+		return failed("stat", msg->key, err);
+	response->info = encode_info(ctx->arena, &info);
+	if (!response->info)
+		return ctx_no_memory(err);
+	*ret_response = &response->base;
+	return 0;
+}
+
+static int check_update(struct ctx *ctx, const MSG(UpdateSnapshotRequest) * msg,
+			struct update_req *req, struct err *err)
+{
+	if (snapshot_key_check(req->name, "name", err) < 0 ||
+	    decode_labels(ctx, msg->info->labels, msg->info->n_labels, &req->labels, err) < 0)
+		return -1;
+	if (!msg->update_mask)
+		return 0;
+	if (msg->update_mask->n_paths > SNAPSHOT_LABELS_MAX)
+		return err_set(err, ERR_INVALID_ARGUMENT, "%zu paths in the mask are more than %d",
+			       msg->update_mask->n_paths, SNAPSHOT_LABELS_MAX);
+	req->paths = (const char **)msg->update_mask->paths;
+	req->n_paths = msg->update_mask->n_paths;
+	return 0;
+}
+
+/* Everything else in the request's info is ignored: containerd sends times of the year 1 there. */
+static int on_update(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		     ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(UpdateSnapshotRequest) *msg = (const void *)request;
+	MSG(UpdateSnapshotResponse) *response =
+		new_message(ctx->arena, TYPE(update_snapshot_response));
+	struct update_req req = {0};
+	struct info info = {0};
+
+	if (!response)
+		return ctx_no_memory(err);
+	if (!msg->info)
+		return err_set(err, ERR_INVALID_ARGUMENT, "update: the info is missing");
+	req.name = msg->info->name;
+	if (check_update(ctx, msg, &req, err) < 0 ||
+	    service->ops->update(service->self, ctx, &req, &info, err) < 0)
+		return failed("update", req.name, err);
+	response->info = encode_info(ctx->arena, &info);
+	if (!response->info)
+		return ctx_no_memory(err);
+	*ret_response = &response->base;
+	return 0;
+}
+
+static int64_t clamp_i64(uint64_t value)
+{
+	return value > INT64_MAX ? INT64_MAX : (int64_t)value;
+}
+
+static int on_usage(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		    ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+	const MSG(UsageRequest) *msg = (const void *)request;
+	MSG(UsageResponse) *response = new_message(ctx->arena, TYPE(usage_response));
+	struct usage usage = {0};
+
+	if (!response)
+		return ctx_no_memory(err);
+	if (snapshot_key_check(msg->key, "key", err) < 0 ||
+	    service->ops->usage(service->self, ctx, msg->key, &usage, err) < 0)
+		return failed("usage", msg->key, err);
+	response->size = clamp_i64(usage.size_bytes);
+	response->inodes = clamp_i64(usage.inodes);
+	*ret_response = &response->base;
+	return 0;
+}
+
+static int on_cleanup(void *self, struct ctx *ctx, const ProtobufCMessage *request,
+		      ProtobufCMessage **ret_response, struct err *err)
+{
+	const struct snapshot_service *service = self;
+
+	(void)request;
+	if (!service->ops->cleanup)
+		return err_set(err, ERR_UNIMPLEMENTED, "%s has nothing to clean up",
+			       service->ops->name);
+	if (service->ops->cleanup(service->self, ctx, err) < 0)
+		return err_wrap(err, "cleanup");
+	return answer_empty(ctx, ret_response, err);
+}
+
+/* --- List ----------------------------------------------------------------------------------------- */
+
+/*
+ * A List under way. Nothing is kept in the backend while the client is slow: the walk is stopped, and
+ * begun again behind the last snapshot that was sent.
+ */
+struct list {
+	const struct snapshot_service *service;
+	struct rpc_call *call;
+	struct filters *filters;
+	uint64_t after_id;
+	struct arena arena; /* of the message being filled */
+	MSG(Info) * infos[LIST_MAX_INFOS];
+	size_t n_infos;
+	size_t n_bytes;
+	bool is_finished;
+};
+
+static int list_send(struct list *list, struct err *err)
+{
+	MSG(ListSnapshotsResponse) response;
+	int result;
+
+	containerd__services__snapshots__v1__list_snapshots_response__init(&response);
+	response.info = list->infos;
+	response.n_info = list->n_infos;
+	result = rpc_call_send(list->call, &response.base, err);
+	list->n_infos = 0;
+	list->n_bytes = 0;
+	arena_done(&list->arena);
+	return result;
+}
+
+/* At least the encoded size: what tags and lengths take is rounded up. */
+static size_t info_max_bytes(const struct info *info)
+{
+	size_t n = 64 + strlen(info->name) + strlen(info->parent);
+
+	for (size_t i = 0; i < info->labels.n; i++)
+		n += 16 + strlen(info->labels.entries[i].key) +
+		     strlen(info->labels.entries[i].value);
+	return n;
+}
+
+static int list_add(void *arg, const struct info *info, struct err *err)
+{
+	struct list *list = arg;
+	size_t n_bytes = info_max_bytes(info);
+	struct info copy;
+	MSG(Info) * msg;
+	int result;
+
+	if (list->n_infos && list->n_bytes + n_bytes > LIST_MAX_BYTES) {
+		result = list_send(list, err);
+		if (result != 0)
+			return result;
+	}
+
+	/* @info is gone when the walk goes on, the message is not yet. */
+	if (info_copy(&list->arena, info, &copy, err) < 0)
+		return -1;
+	msg = encode_info(&list->arena, &copy);
+	if (!msg)
+		return ctx_no_memory(err);
+	list->infos[list->n_infos++] = msg;
+	list->n_bytes += n_bytes;
+	list->after_id = info->id;
+	return list->n_infos == LIST_MAX_INFOS ? list_send(list, err) : 0;
+}
+
+static int list_go_on(struct list *list, struct err *err)
+{
+	const struct snapshot_service *service = list->service;
+	struct ctx *ctx = rpc_call_ctx(list->call);
+	int result = service->ops->walk(service->self, ctx, list->filters, list->after_id, list_add,
+					list, err);
+
+	if (result < 0)
+		return err_wrap(err, "list");
+	if (result > 0)
+		return 0; /* list_writable() goes on */
+	/* Nothing comes after the last message, so that it need not wait for room. */
+	if (list->n_infos && list_send(list, err) < 0)
+		return err_wrap(err, "list");
+	list->is_finished = true;
+	rpc_call_finish(list->call);
+	return 0;
+}
+
+static int list_open(void *self, struct rpc_call *call, const ProtobufCMessage *request,
+		     struct err *err)
+{
+	const MSG(ListSnapshotsRequest) *msg = (const void *)request;
+	struct list *list = arena_zalloc(rpc_call_ctx(call)->arena, sizeof(*list));
+
+	if (!list)
+		return ctx_no_memory(err);
+	list->service = self;
+	list->call = call;
+	arena_init(&list->arena, LIST_ARENA_BYTES);
+	rpc_call_set_data(call, list);
+	if (filters_parse((const char *const *)msg->filters, msg->n_filters, &list->filters, err) <
+	    0)
+		return err_wrap(err, "list");
+	return list_go_on(list, err);
+}
+
+static int list_writable(void *self, struct rpc_call *call, struct err *err)
+{
+	struct list *list = rpc_call_data(call);
+
+	(void)self;
+	return list->is_finished ? 0 : list_go_on(list, err);
+}
+
+static void list_close(void *self, struct rpc_call *call)
+{
+	struct list *list = rpc_call_data(call);
+
+	(void)self;
+	if (!list)
+		return;
+	filters_free(list->filters);
+	arena_done(&list->arena);
+}
+
+static const struct rpc_stream_ops list_ops = {
+	.open = list_open,
+	.writable = list_writable,
+	.close = list_close,
+};
+
+/* --- the table ------------------------------------------------------------------------------------ */
+
+#define UNARY(name_, flags_, request_, response_, fn_)                                             \
+	{                                                                                          \
+		.name = (name_), .kind = RPC_UNARY, .flags = (flags_), .request = (request_),      \
+		.response = (response_), .unary = (fn_)                                            \
+	}
+
+static const struct rpc_method methods[] = {
+	UNARY("Prepare", 0, TYPE(prepare_snapshot_request), TYPE(prepare_snapshot_response),
+	      on_prepare),
+	UNARY("View", 0, TYPE(view_snapshot_request), TYPE(view_snapshot_response), on_view),
+	UNARY("Mounts", RPC_INLINE, TYPE(mounts_request), TYPE(mounts_response), on_mounts),
+	UNARY("Commit", 0, TYPE(commit_snapshot_request), EMPTY_TYPE, on_commit),
+	UNARY("Remove", 0, TYPE(remove_snapshot_request), EMPTY_TYPE, on_remove),
+	UNARY("Stat", RPC_INLINE, TYPE(stat_snapshot_request), TYPE(stat_snapshot_response),
+	      on_stat),
+	UNARY("Update", 0, TYPE(update_snapshot_request), TYPE(update_snapshot_response),
+	      on_update),
+	{.name = "List",
+	 .kind = RPC_SERVER_STREAM,
+	 .request = TYPE(list_snapshots_request),
+	 .response = TYPE(list_snapshots_response),
+	 .stream = &list_ops},
+	UNARY("Usage", 0, TYPE(usage_request), TYPE(usage_response), on_usage),
+	UNARY("Cleanup", 0, TYPE(cleanup_request), EMPTY_TYPE, on_cleanup),
+};
+
+int snapshot_service_new(const struct snapshotter_ops *ops, void *self,
+			 struct snapshot_service **ret_service, struct err *err)
+{
+	struct snapshot_service *service = calloc(1, sizeof(*service));
+
+	if (!service)
+		return err_sys(err, "snapshot service");
+	service->ops = ops;
+	service->self = self;
+	service->rpc = (struct rpc_service){
+		.name = "containerd.services.snapshots.v1.Snapshots",
+		.methods = methods,
+		.n_methods = ARRAY_LEN(methods),
+		.self = service,
+	};
+	*ret_service = service;
+	return 0;
+}
+
+void snapshot_service_free(struct snapshot_service *service)
+{
+	free(service);
+}
+
+const struct rpc_service *snapshot_service_rpc(struct snapshot_service *service)
+{
+	return &service->rpc;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshotters/snapshot.h"
+
+#include <string.h>
+
+#include "base/ctx.h"
+
+/* How much of a foreign string a message shows; it is not cut inside a UTF-8 sequence. */
+#define SHOWN_MAX_BYTES 128
+
+static int shown_len(const char *text)
+{
+	size_t len = strnlen(text, SHOWN_MAX_BYTES + 1);
+
+	if (len <= SHOWN_MAX_BYTES)
+		return (int)len;
+	len = SHOWN_MAX_BYTES;
+	while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
+		len--;
+	return (int)len;
+}
+
+const char *snapshot_kind_name(enum snapshot_kind kind)
+{
+	switch (kind) {
+	case SNAPSHOT_VIEW:
+		return "view";
+	case SNAPSHOT_ACTIVE:
+		return "active";
+	case SNAPSHOT_COMMITTED:
+		return "committed";
+	}
+	return "unknown";
+}
+
+int snapshot_labels_check(const struct strmap *labels, struct err *err)
+{
+	size_t total = 0;
+
+	if (labels->n > SNAPSHOT_LABELS_MAX)
+		return err_set(err, ERR_INVALID_ARGUMENT, "%zu labels are more than %d", labels->n,
+			       SNAPSHOT_LABELS_MAX);
+	for (size_t i = 0; i < labels->n; i++) {
+		const struct strmap_entry *label = &labels->entries[i];
+		size_t len = strlen(label->key) + strlen(label->value);
+
+		if (len > SNAPSHOT_LABEL_MAX_BYTES)
+			return err_set(err, ERR_INVALID_ARGUMENT,
+				       "label '%.*s': key and value have %zu bytes, more than %d",
+				       shown_len(label->key), label->key, len,
+				       SNAPSHOT_LABEL_MAX_BYTES);
+		total += len;
+		if (total > SNAPSHOT_LABELS_MAX_BYTES)
+			return err_set(err, ERR_INVALID_ARGUMENT,
+				       "label '%.*s': the labels have more than %u bytes together",
+				       shown_len(label->key), label->key,
+				       SNAPSHOT_LABELS_MAX_BYTES);
+	}
+	return 0;
+}
+
+void snapshot_labels_drop_empty(struct strmap *labels)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < labels->n; i++) {
+		if (labels->entries[i].value[0])
+			labels->entries[kept++] = labels->entries[i];
+	}
+	labels->n = kept;
+}
+
+int snapshot_key_check(const char *key, const char *what, struct err *err)
+{
+	if (!key[0])
+		return err_set(err, ERR_INVALID_ARGUMENT, "the %s is empty", what);
+	if (strnlen(key, SNAPSHOT_KEY_MAX_BYTES + 1) > SNAPSHOT_KEY_MAX_BYTES)
+		return err_set(err, ERR_INVALID_ARGUMENT, "%s '%.*s...' has more than %d bytes",
+			       what, shown_len(key), key, SNAPSHOT_KEY_MAX_BYTES);
+	return 0;
+}
+
+/* The key of a label is the rest of the path, joined again: labels.a.b is the label "a.b". */
+static const char *label_field(const struct info *info, const char *const *path, size_t n)
+{
+	char key[SNAPSHOT_LABEL_MAX_BYTES + 1];
+	size_t len = 0;
+
+	if (n == 0)
+		return strmap_get(&info->labels, "");
+	if (n == 1)
+		return strmap_get(&info->labels, path[0]);
+	for (size_t i = 0; i < n; i++) {
+		size_t part_len = strlen(path[i]);
+
+		if (part_len + 1 > sizeof(key) - len)
+			return NULL; /* no label has a key that long */
+		memcpy(key + len, path[i], part_len);
+		len += part_len;
+		key[len++] = '.';
+	}
+	key[len - 1] = '\0';
+	return strmap_get(&info->labels, key);
+}
+
+/* As containerd has it, elements after name, parent and kind mean nothing. */
+static const char *info_field(const void *object, const char *const *path, size_t n)
+{
+	const struct info *info = object;
+
+	if (strcmp(path[0], "name") == 0)
+		return info->name;
+	if (strcmp(path[0], "parent") == 0)
+		return info->parent;
+	if (strcmp(path[0], "kind") == 0)
+		return snapshot_kind_name(info->kind);
+	if (strcmp(path[0], "labels") == 0)
+		return label_field(info, path + 1, n - 1);
+	return NULL;
+}
+
+bool snapshot_matches(const struct filters *filters, const struct info *info)
+{
+	return filters_match(filters, info_field, info);
+}
+
+int info_copy(struct arena *arena, const struct info *info, struct info *ret_copy, struct err *err)
+{
+	struct info copy = *info;
+
+	copy.name = arena_strdup(arena, info->name);
+	copy.parent = arena_strdup(arena, info->parent);
+	copy.labels = (struct strmap){0};
+	if (!copy.name || !copy.parent)
+		return ctx_no_memory(err);
+	for (size_t i = 0; i < info->labels.n; i++) {
+		const char *key = arena_strdup(arena, info->labels.entries[i].key);
+		const char *value = arena_strdup(arena, info->labels.entries[i].value);
+
+		if (!key || !value)
+			return ctx_no_memory(err);
+		if (strmap_append(&copy.labels, arena, key, value, err) < 0)
+			return -1;
+	}
+	*ret_copy = copy;
+	return 0;
+}
+
+int mount_add_option(struct mount *mount, struct arena *arena, const char *option, struct err *err)
+{
+	/* A mount has few options: a new array for each spares a field for the capacity. */
+	const char **options = arena_array(arena, mount->n_options + 1, sizeof(*options));
+	char *copy = arena_strdup(arena, option);
+
+	if (!options || !copy)
+		return ctx_no_memory(err);
+	if (mount->n_options)
+		memcpy(options, mount->options, mount->n_options * sizeof(*options));
+	options[mount->n_options++] = copy;
+	mount->options = options;
+	return 0;
+}

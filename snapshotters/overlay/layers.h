@@ -2,10 +2,9 @@
 /*
  * The directories of an overlay snapshotter: <root>/snapshots/<id>/{fs,work}. Any thread.
  *
- * A directory is durable before a row of the metastore may name it. To keep that off the path of a call,
- * a thread makes directories in advance, many with one journal commit: *spares*, empty, under ids that
- * no row has yet. What has neither a row nor is a spare is garbage, and is removed at start (by the same
- * thread) and by layers_cleanup().
+ * A directory is durable before a row of the metastore may name it: it is made in advance (stock.h), empty,
+ * under an id that no row has yet. What has no row, and is neither in stock nor being put to use, is
+ * garbage, and is removed soon after the start and by layers_cleanup().
  */
 #ifndef LIGHTER_SNAPSHOTTERS_OVERLAY_LAYERS_H
 #define LIGHTER_SNAPSHOTTERS_OVERLAY_LAYERS_H
@@ -15,9 +14,6 @@
 #include "base/ctx.h"
 #include "base/err.h"
 #include "snapshotters/metastore.h"
-
-/* Spares kept in stock; enough for the burst of a node's worth of containers starting at once. */
-#define LAYERS_SPARES_MAX 64
 
 struct layers;
 

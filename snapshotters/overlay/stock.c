@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "snapshotters/overlay/stock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/crash_point.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "snapshotters/overlay/layer_name.h"
+
+/* Refill when this many are missing: few journal commits, each for many directories. */
+#define REFILL_BELOW  (STOCK_SPARES_MAX - 16)
+#define BATCH_MIN     8
+#define BATCH_MAX     32
+/* How often a waiting call looks whether its caller has gone. */
+#define WAIT_SLICE_NS 100000000
+
+/**
+ * struct stock - see stock.h
+ * @fd: the directory that holds the layers, borrowed; @path: its name
+ * @ordered: one fsync makes everything durable that was done before it (see is_ordered())
+ * @lock: guards what is below it
+ * @wanted: the maker has something to do; @made: it has done something
+ * @spares: a stack of ids ready to be taken
+ * @busy: ids whose directories may exist without a row: spares, taken ones, ones being made or removed
+ * @n_rounds: how often the maker has tried; @round_err: what became of the last try
+ */
+struct stock {
+	int fd;
+	const char *path;
+	bool ordered;
+	struct metastore *store;
+	stock_first_fn first;
+	void *first_arg;
+	pthread_t maker;
+	bool maker_runs;
+	atomic_bool stopping;
+
+	pthread_mutex_t lock;
+	pthread_cond_t wanted;
+	pthread_cond_t made;
+	uint64_t spares[STOCK_SPARES_MAX];
+	size_t n_spares;
+	struct id_set busy;
+	unsigned int n_waiters;
+	uint64_t n_rounds;
+	struct err round_err;
+};
+
+/* --- making directories durable ------------------------------------------------------------------ */
+
+/* Has the ext4 on @dev a journal? jbd2 shows each of its journals as /proc/fs/jbd2/<disk>-<inode>. */
+static bool has_ext4_journal(dev_t dev)
+{
+	char link[64], target[512];
+	const char *disk;
+	ssize_t len;
+	CLEANUP(close_dir) DIR *dir = NULL;
+	struct dirent *entry;
+
+	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", major(dev), minor(dev));
+	len = readlink(link, target, sizeof(target) - 1);
+	dir = opendir("/proc/fs/jbd2");
+	if (len < 0 || !dir)
+		return false;
+	target[len] = '\0';
+	disk = strrchr(target, '/');
+	disk = disk ? disk + 1 : target;
+	while ((entry = readdir(dir))) {
+		size_t n = strlen(disk);
+
+		if (strncmp(entry->d_name, disk, n) == 0 && entry->d_name[n] == '-')
+			return true;
+	}
+	return false;
+}
+
+/*
+ * ext4 and xfs commit their metadata in the order in which it was changed: an fsync of the directory that
+ * was changed last covers every mkdir before it (kernel, Documentation/filesystems/ext4/journal.rst;
+ * xfs-delayed-logging-design.rst). Elsewhere every directory is synced by itself.
+ */
+static bool is_ordered(int fd)
+{
+	struct statfs fs;
+	struct stat st;
+
+	if (fstatfs(fd, &fs) < 0 || fstat(fd, &st) < 0)
+		return false;
+	if ((unsigned long)fs.f_type == XFS_SUPER_MAGIC)
+		return true;
+	return (unsigned long)fs.f_type == EXT4_SUPER_MAGIC && has_ext4_journal(st.st_dev);
+}
+
+static int sync_dir(struct stock *stock, uint64_t id, const char *part, struct err *err)
+{
+	char name[LAYER_NAME_MAX];
+	CLEANUP(close_fd) int fd = -1;
+
+	layer_name(name, id, part);
+	if (fs_open_dir(stock->fd, name, &fd, err) < 0)
+		return -1;
+	return fs_sync(fd, name, err);
+}
+
+static int sync_batch(struct stock *stock, const uint64_t *ids, size_t n, struct err *err)
+{
+	for (size_t i = stock->ordered ? n - 1 : 0; i < n; i++) {
+		if (!stock->ordered && (sync_dir(stock, ids[i], "/fs", err) < 0 ||
+					sync_dir(stock, ids[i], "/work", err) < 0))
+			return -1;
+		if (sync_dir(stock, ids[i], "", err) < 0)
+			return -1;
+	}
+	if (stock->ordered)
+		return 0;
+	return fs_sync(stock->fd, stock->path, err);
+}
+
+static int make_dir(struct stock *stock, const char *name, mode_t mode, struct err *err)
+{
+	/* chmod, since the mode must not depend on the umask of whoever started us. */
+	if (mkdirat(stock->fd, name, mode) < 0 || fchmodat(stock->fd, name, mode, 0) < 0)
+		return err_sys(err, "make directory '%s/%s'", stock->path, name);
+	return 0;
+}
+
+static int make_layer(struct stock *stock, uint64_t id, struct err *err)
+{
+	char name[LAYER_NAME_MAX];
+
+	layer_name(name, id, "");
+	if (make_dir(stock, name, 0700, err) < 0)
+		return -1;
+	CRASH_POINT("spares.directory-made");
+	layer_name(name, id, "/fs");
+	if (make_dir(stock, name, 0755, err) < 0)
+		return -1;
+	layer_name(name, id, "/work");
+	return make_dir(stock, name, 0711, err);
+}
+
+/* Removes an empty layer, or what there is of one. Whatever stays is garbage, for the next cleanup. */
+static void remove_spare(struct stock *stock, uint64_t id)
+{
+	static const char *const parts[] = {"/work", "/fs", ""};
+	char name[LAYER_NAME_MAX];
+
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+		layer_name(name, id, parts[i]);
+		if (unlinkat(stock->fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+			log_event(LOG_WARN, "a spare directory stays until the next cleanup",
+				  LOG_STR("dir", name), LOG_STR("error", strerror(errno)));
+	}
+}
+
+/* --- the maker ----------------------------------------------------------------------------------- */
+
+static int make_batch(struct stock *stock, uint64_t first, size_t n, struct err *err)
+{
+	uint64_t ids[BATCH_MAX];
+
+	for (size_t i = 0; i < n; i++) {
+		ids[i] = first + i;
+		if (make_layer(stock, ids[i], err) < 0)
+			return -1;
+	}
+	CRASH_POINT("spares.made");
+	if (sync_batch(stock, ids, n, err) < 0)
+		return -1;
+	CRASH_POINT("spares.synced");
+	return 0;
+}
+
+/* Called with the lock held; it is free while directories are made. */
+static void refill(struct stock *stock)
+{
+	size_t missing = STOCK_SPARES_MAX - stock->n_spares, n = missing, n_marked = 0;
+	struct err err = ERR_INIT;
+	uint64_t first;
+	int result = 0;
+
+	if (n > BATCH_MAX)
+		n = BATCH_MAX;
+	/* Somebody waits: a smaller batch comes sooner. */
+	if (stock->n_waiters && n > 2 * stock->n_waiters)
+		n = 2 * stock->n_waiters > BATCH_MIN ? 2 * stock->n_waiters : BATCH_MIN;
+	if (n > missing)
+		n = missing;
+
+	first = metastore_reserve_ids(stock->store, (unsigned int)n);
+	while (n_marked < n && id_set_add(&stock->busy, first + n_marked))
+		n_marked++;
+	if (n_marked < n)
+		result = err_sysno(&err, ENOMEM, "make spare directories");
+
+	if (result == 0) {
+		pthread_mutex_unlock(&stock->lock);
+		result = make_batch(stock, first, n, &err);
+		if (result < 0)
+			for (size_t i = 0; i < n; i++)
+				remove_spare(stock, first + i);
+		pthread_mutex_lock(&stock->lock);
+	}
+	for (size_t i = 0; i < n_marked; i++) {
+		/* Calls that were given up may have refilled the stock meanwhile: then these are garbage. */
+		if (result == 0 && stock->n_spares < STOCK_SPARES_MAX)
+			stock->spares[stock->n_spares++] = first + i;
+		else
+			id_set_remove(&stock->busy, first + i);
+	}
+	stock->round_err = err;
+	stock->n_rounds++;
+	pthread_cond_broadcast(&stock->made);
+}
+
+static void *maker_main(void *arg)
+{
+	struct stock *stock = arg;
+
+	pthread_setname_np(pthread_self(), "stock");
+	pthread_mutex_lock(&stock->lock);
+	while (!stock->stopping && stock->n_spares < STOCK_SPARES_MAX) {
+		refill(stock);
+		if (stock->round_err.code != ERR_OK)
+			break;
+	}
+	pthread_mutex_unlock(&stock->lock);
+
+	stock->first(stock->first_arg, &stock->stopping);
+
+	pthread_mutex_lock(&stock->lock);
+	while (!stock->stopping) {
+		/*
+		 * After a failure only a caller who needs one makes us try again: an idle daemon on a full
+		 * disk does not spin, and the first call after room was made succeeds.
+		 */
+		bool failed = stock->round_err.code != ERR_OK;
+
+		if (stock->n_waiters || (stock->n_spares < REFILL_BELOW && !failed))
+			refill(stock);
+		else
+			pthread_cond_wait(&stock->wanted, &stock->lock);
+	}
+	pthread_mutex_unlock(&stock->lock);
+	return NULL;
+}
+
+int stock_start(struct stock *stock, struct err *err)
+{
+	sigset_t all, before;
+	int failed;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	failed = pthread_create(&stock->maker, NULL, maker_main, stock);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (failed)
+		return err_sysno(err, failed, "start the thread that makes directories");
+	stock->maker_runs = true;
+	return 0;
+}
+
+/* --- opening and closing ------------------------------------------------------------------------- */
+
+int stock_open(int fd, const char *path, struct metastore *store, stock_first_fn first,
+	       void *first_arg, struct stock **ret_stock, struct err *err)
+{
+	struct stock *stock = calloc(1, sizeof(*stock));
+	pthread_condattr_t monotonic;
+
+	if (!stock)
+		return err_sys(err, "keep directories in stock");
+	stock->fd = fd;
+	stock->path = path;
+	stock->store = store;
+	stock->first = first;
+	stock->first_arg = first_arg;
+	stock->ordered = is_ordered(fd);
+	pthread_mutex_init(&stock->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&stock->wanted, &monotonic);
+	pthread_cond_init(&stock->made, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	*ret_stock = stock;
+	return 0;
+}
+
+void stock_close(struct stock *stock)
+{
+	if (!stock)
+		return;
+	if (stock->maker_runs) {
+		pthread_mutex_lock(&stock->lock);
+		stock->stopping = true;
+		pthread_cond_signal(&stock->wanted);
+		pthread_mutex_unlock(&stock->lock);
+		pthread_join(stock->maker, NULL);
+	}
+	for (size_t i = 0; i < stock->n_spares; i++)
+		remove_spare(stock, stock->spares[i]);
+	id_set_done(&stock->busy);
+	pthread_cond_destroy(&stock->made);
+	pthread_cond_destroy(&stock->wanted);
+	pthread_mutex_destroy(&stock->lock);
+	free(stock);
+}
+
+/* --- taking -------------------------------------------------------------------------------------- */
+
+/* Waits for @made for a moment, with the lock held. */
+static void wait_a_slice(struct stock *stock)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += WAIT_SLICE_NS;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_nsec -= 1000000000;
+		until.tv_sec++;
+	}
+	pthread_cond_timedwait(&stock->made, &stock->lock, &until);
+}
+
+int stock_take(struct stock *stock, const struct ctx *ctx, uint64_t *ret_id, struct err *err)
+{
+	LOCK_GUARD(&stock->lock);
+	uint64_t round = stock->n_rounds;
+
+	while (!stock->n_spares) {
+		/* A round that was under way when we came may have failed before there was room. */
+		if (stock->n_rounds >= round + 2 && stock->round_err.code != ERR_OK) {
+			*err = stock->round_err;
+			return err_wrap(err, "no directory for a new snapshot");
+		}
+		if (ctx_check(ctx, err) < 0)
+			return -1;
+		stock->n_waiters++;
+		pthread_cond_signal(&stock->wanted);
+		wait_a_slice(stock);
+		stock->n_waiters--;
+	}
+	*ret_id = stock->spares[--stock->n_spares];
+	if (stock->n_spares < REFILL_BELOW)
+		pthread_cond_signal(&stock->wanted);
+	return 0;
+}
+
+void stock_unmark(struct stock *stock, uint64_t id)
+{
+	LOCK_GUARD(&stock->lock);
+
+	id_set_remove(&stock->busy, id);
+}
+
+void stock_drop(struct stock *stock, uint64_t id, bool clean)
+{
+	if (clean) {
+		LOCK_GUARD(&stock->lock);
+
+		if (stock->n_spares < STOCK_SPARES_MAX) {
+			stock->spares[stock->n_spares++] = id;
+			pthread_cond_signal(&stock->made);
+			return;
+		}
+	}
+	remove_spare(stock, id);
+	stock_unmark(stock, id);
+}
+
+bool stock_mark(struct stock *stock, uint64_t id)
+{
+	LOCK_GUARD(&stock->lock);
+
+	return id_set_add(&stock->busy, id);
+}
+
+bool stock_copy_busy(struct stock *stock, struct id_set *ret_busy)
+{
+	LOCK_GUARD(&stock->lock);
+
+	return id_set_copy(ret_busy, &stock->busy);
+}

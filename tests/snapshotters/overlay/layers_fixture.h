@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A root with a metastore and layers on it, for the tests of layers.c; each .c of these includes it once.
+ */
+#ifndef LIGHTER_TESTS_SNAPSHOTTERS_OVERLAY_LAYERS_FIXTURE_H
+#define LIGHTER_TESTS_SNAPSHOTTERS_OVERLAY_LAYERS_FIXTURE_H
+
+#include "tests/support/test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "snapshotters/overlay/layers.h"
+#include "snapshotters/overlay/stock.h"
+#include "tests/support/process.h"
+#include "tests/support/temp_root.h"
+
+struct fixture {
+	struct temp_root *root;
+	struct metastore *store;
+	struct layers *layers;
+	struct arena arena;
+	struct ctx ctx;
+};
+
+static inline void open_all(struct fixture *f)
+{
+	struct err err = ERR_INIT;
+	char *path = temp_root_path(f->root, "metadata.db");
+
+	assert_ok(metastore_open(path, &f->store, &err), &err);
+	assert_ok(layers_open(f->root->path, f->store, &f->layers, &err), &err);
+	free(path);
+}
+
+static inline void close_all(struct fixture *f)
+{
+	layers_close(f->layers);
+	metastore_close(f->store);
+	f->layers = NULL;
+	f->store = NULL;
+}
+
+static inline int setup_closed(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	f->root = temp_root_new();
+	arena_init(&f->arena, 1u << 20);
+	f->ctx = (struct ctx){.arena = &f->arena, .deadline_ns = CTX_NO_DEADLINE, .ns = ""};
+	*state = f;
+	return 0;
+}
+
+static inline int setup(void **state)
+{
+	setup_closed(state);
+	open_all(*state);
+	return 0;
+}
+
+static inline int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	close_all(f);
+	arena_done(&f->arena);
+	temp_root_free(f->root);
+	free(f);
+	return 0;
+}
+
+/* Does <root>/snapshots/@name exist? */
+static inline bool is_there(struct fixture *f, const char *name)
+{
+	char path[128];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "snapshots/%s", name);
+	return fstatat(f->root->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static inline bool id_is_there(struct fixture *f, uint64_t id)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "%" PRIu64, id);
+	return is_there(f, name);
+}
+
+static inline unsigned int count_snapshot_dirs(struct fixture *f)
+{
+	int fd = openat(f->root->fd, "snapshots", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fdopendir(fd);
+	struct dirent *entry;
+	unsigned int n = 0;
+
+	assert_non_null(dir);
+	while ((entry = readdir(dir)))
+		n += entry->d_name[0] != '.';
+	closedir(dir);
+	return n;
+}
+
+static inline uint64_t take(struct fixture *f)
+{
+	struct err err = ERR_INIT;
+	uint64_t id = 0;
+
+	assert_ok(layers_take(f->layers, &f->ctx, &id, &err), &err);
+	assert_true(id > 0);
+	return id;
+}
+
+/* Gives the taken @id a row. */
+static inline void add_row(struct fixture *f, uint64_t id, const char *key)
+{
+	struct snapshot_req req = {.key = key, .parent = ""};
+	struct metastore_new row = {.id = id, .kind = SNAPSHOT_ACTIVE, .req = &req};
+	struct err err = ERR_INIT;
+
+	assert_ok(metastore_create(f->store, &f->ctx, &row, &err), &err);
+	layers_keep(f->layers, id);
+}
+
+static inline void cleanup(struct fixture *f)
+{
+	struct err err = ERR_INIT;
+
+	assert_ok(layers_cleanup(f->layers, &f->ctx, &err), &err);
+}
+
+static inline void make_file(struct fixture *f, const char *name)
+{
+	int fd = openat(f->root->fd, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "data", 4), 4);
+	close(fd);
+}
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The trial mounts; they need root. */
+#include "tests/support/test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "snapshotters/overlay/kernel.h"
+#include "tests/support/process.h"
+#include "tests/support/temp_root.h"
+
+static unsigned int count_lines(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	unsigned int n = 0;
+	int c;
+
+	assert_non_null(file);
+	while ((c = fgetc(file)) != EOF)
+		n += c == '\n';
+	fclose(file);
+	return n;
+}
+
+static void probing_finds_overlayfs_and_leaves_nothing(void **state)
+{
+	struct temp_root *root = *state;
+	struct kernel_abilities abilities = {0};
+	unsigned int n_mounts = count_lines("/proc/self/mountinfo");
+	struct err err = ERR_INIT;
+	struct stat st;
+
+	require_root();
+	assert_ok(kernel_probe(root->path, &abilities, &err), &err);
+	assert_int_equal(abilities.index_option,
+			 access("/sys/module/overlay/parameters/index", F_OK) == 0);
+	assert_int_not_equal(fstatat(root->fd, "probe", &st, 0), 0);
+	assert_int_equal(count_lines("/proc/self/mountinfo"), n_mounts);
+}
+
+static void what_a_crash_left_of_a_probe_is_in_nobodys_way(void **state)
+{
+	struct temp_root *root = *state;
+	struct kernel_abilities abilities = {0};
+	struct err err = ERR_INIT;
+	struct stat st;
+
+	assert_int_equal(mkdirat(root->fd, "probe", 0700), 0);
+	assert_int_equal(mkdirat(root->fd, "probe/work", 0700), 0);
+	assert_int_equal(mkdirat(root->fd, "probe/work/work", 0), 0);
+	require_root();
+	assert_ok(kernel_probe(root->path, &abilities, &err), &err);
+	assert_int_not_equal(fstatat(root->fd, "probe", &st, 0), 0);
+}
+
+static void a_root_that_cannot_carry_an_upper_directory_is_refused(void **state)
+{
+	struct temp_root *root = *state;
+	struct kernel_abilities abilities = {0};
+	struct err err = ERR_INIT;
+	char *options, *merged = temp_root_path(root, "merged");
+	static const char *const names[] = {"lower", "upper", "work", "merged"};
+
+	require_private_mounts();
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		assert_int_equal(mkdirat(root->fd, names[i], 0755), 0);
+	assert_true(asprintf(&options, "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work",
+			     root->path, root->path, root->path) > 0);
+	/* An overlay with an upper directory cannot be the upper directory of another. */
+	assert_int_equal(mount("overlay", merged, "overlay", 0, options), 0);
+	assert_fails(kernel_probe(merged, &abilities, &err), &err, ERR_FAILED_PRECONDITION);
+	assert_contains(err.msg, merged);
+	assert_int_equal(umount(merged), 0);
+	free(options);
+	free(merged);
+}
+
+#define KERNEL_TEST(test) cmocka_unit_test_setup_teardown(test, temp_root_setup, temp_root_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		KERNEL_TEST(probing_finds_overlayfs_and_leaves_nothing),
+		KERNEL_TEST(what_a_crash_left_of_a_probe_is_in_nobodys_way),
+		KERNEL_TEST(a_root_that_cannot_carry_an_upper_directory_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -43,7 +43,8 @@ ERR_CHECKED int rpc_stream_open(struct rpc_client *client, struct ctx *ctx, cons
 				struct rpc_stream **ret_stream, struct err *err);
 
 /** rpc_stream_send() - send one message, waiting for flow control */
-ERR_CHECKED int rpc_stream_send(struct rpc_stream *stream, const ProtobufCMessage *msg, struct err *err);
+ERR_CHECKED int rpc_stream_send(struct rpc_stream *stream, const ProtobufCMessage *msg,
+				struct err *err);
 
 /** rpc_stream_half_close() - send no more */
 ERR_CHECKED int rpc_stream_half_close(struct rpc_stream *stream, struct err *err);

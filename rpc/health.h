@@ -17,7 +17,8 @@ ERR_CHECKED int health_new(struct health **ret_health, struct err *err);
 void health_free(struct health *health);
 
 /** health_set() - add or change a service's state; watchers hear of it */
-ERR_CHECKED int health_set(struct health *health, const char *service, bool serving, struct err *err);
+ERR_CHECKED int health_set(struct health *health, const char *service, bool serving,
+			   struct err *err);
 
 /** health_shutdown() - everything is NOT_SERVING from now on, and watchers end */
 void health_shutdown(struct health *health);

@@ -148,8 +148,8 @@ struct rpc_server_options {
 };
 
 /** rpc_server_new() - nothing is served before rpc_server_start() */
-ERR_CHECKED int rpc_server_new(const struct rpc_server_options *options, struct rpc_server **ret_server,
-			       struct err *err);
+ERR_CHECKED int rpc_server_new(const struct rpc_server_options *options,
+			       struct rpc_server **ret_server, struct err *err);
 
 /** rpc_server_add() - serve @service too; before the start only */
 ERR_CHECKED int rpc_server_add(struct rpc_server *server, const struct rpc_service *service,

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rpc/library_internal.h"
+
+#include <grpc/grpc.h>
+#include <grpc/support/log.h>
+#include <signal.h>
+#include <stdbool.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "rpc/server.h"
+
+/* poller and accept thread: gRPC's deepest paths were seen to use less than half of it */
+#define STACK_BYTES (256 * 1024)
+
+/* The library's own state is the process's; this says whether it was set up, and nothing else. */
+static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
+static bool library_used;
+
+static void log_from_grpc(gpr_log_func_args *args)
+{
+	enum log_level level = args->severity == GPR_LOG_SEVERITY_ERROR ? LOG_WARN : LOG_DEBUG;
+
+	log_event(level, "grpc", LOG_STR("text", args->message), LOG_STR("file", args->file),
+		  LOG_INT("line", args->line));
+}
+
+void library_use(void)
+{
+	sigset_t all, saved;
+
+	LOCK_GUARD(&library_mutex);
+	if (library_used)
+		return;
+	gpr_set_log_function(log_from_grpc);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	grpc_init();
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	library_used = true;
+}
+
+void rpc_library_done(void)
+{
+	LOCK_GUARD(&library_mutex);
+	if (!library_used)
+		return;
+	grpc_shutdown_blocking();
+	library_used = false;
+}
+
+int thread_start(pthread_t *ret_thread, const char *name, void *(*run)(void *), void *arg,
+		 struct err *err)
+{
+	sigset_t all, saved;
+	pthread_attr_t attr;
+	int r;
+
+	r = pthread_attr_init(&attr);
+	if (r)
+		return err_sysno(err, r, "start thread %s", name);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	r = pthread_create(ret_thread, &attr, run, arg);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	pthread_attr_destroy(&attr);
+	if (r)
+		return err_sysno(err, r, "start thread %s", name);
+	pthread_setname_np(*ret_thread, name);
+	return 0;
+}

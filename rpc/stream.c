@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Streaming calls. gRPC's completions and what handlers ask for only change the state in struct stream;
+ * step(), on a worker, tells the handler, one event after another, and pump() gives gRPC what it may have
+ * next: at most one message to send and one to receive.
+ */
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "rpc/buffer_internal.h"
+#include "rpc/server_internal.h"
+#include "rpc/status_internal.h"
+
+/* Answers made inside a call back wait for its end, so that the last of them and the status share a write;
+ * but not when there is so much. */
+#define FLUSH_BYTES ((size_t)64 << 10)
+
+/* For a handler that does not heed the high water mark, this many bytes of answers above it. */
+#define ABOVE_HIGH_WATER_BYTES ((size_t)64 << 20)
+
+/* What a queued message costs beside its bytes, our part and gRPC's. */
+#define MSG_OVERHEAD_BYTES 256
+
+/* Below the high water mark divided by this the handler is told to go on. */
+#define LOW_WATER_DIVISOR 4
+
+static void work(struct pool_job *job);
+
+/* A worker is to look at the call. The lock is held. */
+static void schedule(struct rpc_call *call)
+{
+	if (call->stream.running)
+		return;
+	call->stream.running = true;
+	call_ref(call);
+	call_run(call, work);
+}
+
+/* --- sending --------------------------------------------------------------------------------------- */
+
+static void free_msg(struct rpc_call *call, struct out_msg *msg)
+{
+	if (!msg)
+		return;
+	atomic_fetch_sub_explicit(&call->server->queued_bytes, msg->cost, memory_order_relaxed);
+	call->stream.out_bytes -= msg->cost;
+	grpc_byte_buffer_destroy(msg->buffer);
+	free(msg);
+}
+
+static struct out_msg *pop_msg(struct stream *s)
+{
+	struct out_msg *msg = s->out_head;
+
+	if (!msg)
+		return NULL;
+	s->out_head = msg->next;
+	if (!s->out_head)
+		s->out_tail = &s->out_head;
+	return msg;
+}
+
+static void drop_queue(struct rpc_call *call)
+{
+	struct out_msg *msg;
+
+	while ((msg = pop_msg(&call->stream)) != NULL)
+		free_msg(call, msg);
+}
+
+static void sent(struct rpc_tag *tag, bool ok);
+
+/* Send what is next, if anything is, and gRPC is free. The lock is held; it is released for a while. */
+static void pump(struct rpc_call *call)
+{
+	struct stream *s = &call->stream;
+	grpc_op ops[3] = {0};
+	grpc_slice message;
+	bool with_status;
+	size_t n = 0;
+
+	if (s->sending || s->over || s->status_sent || (!s->out_head && !s->ending))
+		return;
+	s->sending = true;
+	if (!s->begun) {
+		s->begun = true;
+		ops[n++].op = GRPC_OP_SEND_INITIAL_METADATA;
+	}
+	s->in_flight = pop_msg(s);
+	if (s->in_flight) {
+		ops[n].op = GRPC_OP_SEND_MESSAGE;
+		ops[n++].data.send_message.send_message = s->in_flight->buffer;
+	}
+	with_status = s->ending && !s->out_head;
+	if (with_status) {
+		s->status_sent = true;
+		message = status_message(call->message ? call->message : "");
+		ops[n].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+		ops[n].data.send_status_from_server.status = (grpc_status_code)call->code;
+		ops[n++].data.send_status_from_server.status_details = &message;
+	}
+	atomic_store_explicit(&call->sending_since_ns, monotonic_ns(), memory_order_relaxed);
+	pthread_mutex_unlock(&s->mutex);
+
+	call->send_tag.done = sent;
+	call_batch(call, ops, n, &call->send_tag);
+	if (with_status)
+		grpc_slice_unref(message);
+
+	pthread_mutex_lock(&s->mutex);
+}
+
+static void sent(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, send_tag);
+	struct stream *s = &call->stream;
+	size_t low = call->server->options.max_queue_bytes / LOW_WATER_DIVISOR;
+
+	pthread_mutex_lock(&s->mutex);
+	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
+	s->sending = false;
+	if (s->in_flight && ok)
+		atomic_fetch_add_explicit(&call->bytes_out, s->in_flight->len,
+					  memory_order_relaxed);
+	free_msg(call, s->in_flight);
+	s->in_flight = NULL;
+	if (!ok) { /* the connection or the call is lost; close_tag will say so too */
+		s->broken = true;
+		drop_queue(call);
+	}
+	if (s->want_writable && s->out_bytes <= low && !s->ending && !s->broken) {
+		s->want_writable = false;
+		s->events |= EVENT_WRITABLE;
+		schedule(call);
+	}
+	if (s->over)
+		schedule(call);
+	else if (!s->in_callback || s->out_bytes >= FLUSH_BYTES)
+		pump(call);
+	pthread_mutex_unlock(&s->mutex);
+	call_unref(call);
+}
+
+/* The call ends with @err once what is queued has been sent. The lock is held. */
+static void fail(struct rpc_call *call, const struct err *err)
+{
+	if (call->stream.ending)
+		return;
+	call->stream.ending = true;
+	if (!call->stream.over)
+		call_set_end(call, status_code(err), err->msg);
+}
+
+/* --- receiving ------------------------------------------------------------------------------------- */
+
+static void received(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, recv_tag);
+	struct stream *s = &call->stream;
+
+	pthread_mutex_lock(&s->mutex);
+	s->receiving = false;
+	if (s->received) {
+		call->bytes_in += grpc_byte_buffer_length(s->received);
+		s->events |= EVENT_MESSAGE;
+	} else if (ok) {
+		s->events |= EVENT_HALF_CLOSE;
+	}
+	schedule(call);
+	pthread_mutex_unlock(&s->mutex);
+	call_unref(call);
+}
+
+/* Ask for the next message. The lock is held; it is released for a while. */
+static void receive(struct rpc_call *call)
+{
+	struct stream *s = &call->stream;
+	grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
+
+	if (s->receiving || s->over || s->ending)
+		return;
+	s->receiving = true;
+	pthread_mutex_unlock(&s->mutex);
+	op.data.recv_message.recv_message = &s->received;
+	call->recv_tag.done = received;
+	call_batch(call, &op, 1, &call->recv_tag);
+	pthread_mutex_lock(&s->mutex);
+}
+
+/* --- telling the handler --------------------------------------------------------------------------- */
+
+static int on_open(struct rpc_call *call, struct err *err)
+{
+	const struct rpc_method *row = call->method->row;
+	void *self = call->method->service->self;
+	ProtobufCMessage *request = NULL;
+
+	/* Before open() an error needs no close(). */
+	if (ctx_check(&call->ctx, err) < 0)
+		return -1;
+	if (row->kind == RPC_SERVER_STREAM) {
+		if (!call->payload)
+			return err_set(err, ERR_INVALID_ARGUMENT,
+				       "the call has no request message");
+		if (buffer_unpack(call->payload, row->request, &call->arena, &request, err) < 0)
+			return -1;
+		grpc_byte_buffer_destroy(call->payload);
+		call->payload = NULL;
+	}
+	call->stream.opened = true;
+	return row->stream->open(self, call, request, err);
+}
+
+static int on_message(struct rpc_call *call, struct err *err)
+{
+	const struct rpc_method *row = call->method->row;
+	grpc_byte_buffer *buffer = take_ptr(call->stream.received);
+	CLEANUP(arena_done) struct arena arena;
+	ProtobufCMessage *msg;
+	int r;
+
+	arena_init(&arena, CALL_ARENA_BYTES);
+	r = buffer_unpack(buffer, row->request, &arena, &msg, err);
+	grpc_byte_buffer_destroy(buffer);
+	if (r == 0 && row->stream->message)
+		r = row->stream->message(call->method->service->self, call, msg, err);
+	return r;
+}
+
+static int tell(struct rpc_call *call, unsigned int event, struct err *err)
+{
+	const struct rpc_stream_ops *ops = call->method->row->stream;
+	void *self = call->method->service->self;
+
+	switch (event) {
+	case EVENT_OPEN:
+		return on_open(call, err);
+	case EVENT_MESSAGE:
+		return on_message(call, err);
+	case EVENT_HALF_CLOSE:
+		return ops->half_close ? ops->half_close(self, call, err) : 0;
+	default:
+		return ops->writable ? ops->writable(self, call, err) : 0;
+	}
+}
+
+/* Nobody waits for an answer any more: forget what has come meanwhile. The lock is held. */
+static void forget_events(struct stream *s)
+{
+	s->events = 0;
+	if (s->received && !s->receiving) {
+		grpc_byte_buffer_destroy(s->received);
+		s->received = NULL;
+	}
+}
+
+/* The next event in its order; the lock is held. Return: false when there is nothing more to do now. */
+static bool step(struct rpc_call *call)
+{
+	const struct rpc_method *row = call->method->row;
+	struct stream *s = &call->stream;
+	struct err err = ERR_INIT;
+	unsigned int event;
+	int r;
+
+	if (s->over || s->ending)
+		forget_events(s);
+	if (!s->events)
+		return false;
+	event = s->events & -s->events; /* the lowest bit: open before message before half close */
+	s->events &= ~event;
+
+	s->in_callback = true;
+	pthread_mutex_unlock(&s->mutex);
+	r = tell(call, event, &err);
+	pthread_mutex_lock(&s->mutex);
+	s->in_callback = false;
+
+	if (r < 0)
+		fail(call, &err);
+	if (row->kind == RPC_BIDI_STREAM && (event == EVENT_OPEN || event == EVENT_MESSAGE))
+		receive(call);
+	pump(call);
+	return true;
+}
+
+/* Is it all behind us? The lock is held. */
+static bool finished(const struct stream *s)
+{
+	return s->over && !s->sending && !s->receiving && !s->finished;
+}
+
+static void work(struct pool_job *job)
+{
+	struct rpc_call *call = TAG_CALL(job, job);
+	const struct rpc_stream_ops *ops = call->method->row->stream;
+	struct stream *s = &call->stream;
+	bool last;
+
+	pthread_mutex_lock(&s->mutex);
+	while (step(call))
+		;
+	last = finished(s);
+	if (last) {
+		s->finished = true;
+		drop_queue(call);
+	} else {
+		s->running = false;
+	}
+	pthread_mutex_unlock(&s->mutex);
+
+	if (last) {
+		if (s->opened && ops->close)
+			ops->close(call->method->service->self, call);
+		call_unref(call); /* the one that the call began with */
+	}
+	call_unref(call);
+}
+
+static void closed(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, close_tag);
+	struct stream *s = &call->stream;
+
+	(void)ok;
+	if (call->closed_by_client)
+		atomic_store_explicit(&call->cancelled, true, memory_order_relaxed);
+	pthread_mutex_lock(&s->mutex);
+	s->over = true;
+	schedule(call);
+	pthread_mutex_unlock(&s->mutex);
+	call_unref(call);
+}
+
+void stream_begin(struct rpc_call *call)
+{
+	struct stream *s = &call->stream;
+
+	s->out_tail = &s->out_head;
+	call_watch_close(call, closed);
+	pthread_mutex_lock(&s->mutex);
+	s->events |= EVENT_OPEN;
+	schedule(call);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+/* --- for handlers ---------------------------------------------------------------------------------- */
+
+struct ctx *rpc_call_ctx(struct rpc_call *call)
+{
+	return &call->ctx;
+}
+
+void *rpc_call_data(const struct rpc_call *call)
+{
+	return call->stream.data;
+}
+
+void rpc_call_set_data(struct rpc_call *call, void *data)
+{
+	call->stream.data = data;
+}
+
+/* Room for a message of @cost? It is accounted for when there is. The lock is held. */
+static int reserve(struct rpc_call *call, size_t cost, struct err *err)
+{
+	atomic_size_t *queued = &call->server->queued_bytes;
+	struct stream *s = &call->stream;
+
+	if (s->over || s->ending || s->broken)
+		return err_set(err, ERR_CANCELLED, "the call is over");
+	if (s->out_bytes + cost > call->server->options.max_queue_bytes + ABOVE_HIGH_WATER_BYTES)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "%zu bytes wait for a slow client",
+			       s->out_bytes);
+	if (atomic_fetch_add_explicit(queued, cost, memory_order_relaxed) >
+	    QUEUED_BYTES_MAX - cost) {
+		atomic_fetch_sub_explicit(queued, cost, memory_order_relaxed);
+		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+			       "too many bytes of answers wait for slow clients");
+	}
+	s->out_bytes += cost;
+	return 0;
+}
+
+int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err *err)
+{
+	struct stream *s = &call->stream;
+	struct out_msg *out = malloc(sizeof(*out));
+	int r = 0;
+
+	if (!out)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
+	out->next = NULL;
+	if (buffer_pack(msg, &out->buffer, &out->len, err) < 0) {
+		free(out);
+		return -1;
+	}
+	out->cost = out->len + MSG_OVERHEAD_BYTES;
+
+	LOCK_GUARD(&s->mutex);
+	if (reserve(call, out->cost, err) < 0) {
+		grpc_byte_buffer_destroy(out->buffer);
+		free(out);
+		return -1;
+	}
+	*s->out_tail = out;
+	s->out_tail = &out->next;
+	if (s->out_bytes > call->server->options.max_queue_bytes) {
+		s->want_writable = true;
+		r = 1;
+	}
+	if (!s->in_callback || s->out_bytes >= FLUSH_BYTES)
+		pump(call);
+	return r;
+}
+
+void rpc_call_finish(struct rpc_call *call)
+{
+	struct stream *s = &call->stream;
+
+	LOCK_GUARD(&s->mutex);
+	s->ending = true;
+	if (!s->in_callback)
+		pump(call);
+}

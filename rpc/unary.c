@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rpc/buffer_internal.h"
+#include "rpc/server_internal.h"
+
+static void closed(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, close_tag);
+
+	(void)ok;
+	if (call->closed_by_client)
+		atomic_store_explicit(&call->cancelled, true, memory_order_relaxed);
+	call_unref(call);
+}
+
+static void answered(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, send_tag);
+
+	(void)ok;
+	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&call->server->queued_bytes, call->answer_bytes,
+				  memory_order_relaxed);
+	call_unref(call);
+}
+
+/* Encode, and account for what will lie around until the client has read it. */
+static int encode(struct rpc_call *call, const ProtobufCMessage *response, struct err *err)
+{
+	atomic_size_t *queued = &call->server->queued_bytes;
+	size_t len;
+
+	if (buffer_pack(response, &call->answer, &len, err) < 0)
+		return -1;
+	if (atomic_fetch_add_explicit(queued, len, memory_order_relaxed) > QUEUED_BYTES_MAX - len) {
+		atomic_fetch_sub_explicit(queued, len, memory_order_relaxed);
+		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+			       "too many bytes of answers wait for slow clients");
+	}
+	call->answer_bytes = len;
+	atomic_store_explicit(&call->bytes_out, len, memory_order_relaxed);
+	return 0;
+}
+
+/* One batch: everything goes out in one write. */
+static void answer(struct rpc_call *call, bool watching)
+{
+	grpc_op ops[4] = {0};
+	size_t n = 0;
+
+	ops[n++].op = GRPC_OP_SEND_INITIAL_METADATA;
+	ops[n].op = GRPC_OP_SEND_MESSAGE;
+	ops[n++].data.send_message.send_message = call->answer;
+	ops[n].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+	ops[n++].data.send_status_from_server.status = GRPC_STATUS_OK;
+	if (!watching) {
+		ops[n].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
+		ops[n++].data.recv_close_on_server.cancelled = &call->closed_by_client;
+	}
+	call->send_tag.done = answered;
+	atomic_store_explicit(&call->sending_since_ns, monotonic_ns(), memory_order_relaxed);
+	call_batch(call, ops, n, &call->send_tag);
+}
+
+/* Takes the caller's reference. */
+static void serve(struct rpc_call *call, bool watching)
+{
+	const struct rpc_method *row = call->method->row;
+	struct err err = ERR_INIT;
+	ProtobufCMessage *request = NULL;
+	ProtobufCMessage *response = NULL;
+	int r;
+
+	/* Who has gone meanwhile, or waits no longer, gets no work done. */
+	r = ctx_check(&call->ctx, &err);
+	if (r == 0 && !call->payload)
+		r = err_set(&err, ERR_INVALID_ARGUMENT, "the call has no request message");
+	if (r == 0)
+		r = buffer_unpack(call->payload, row->request, &call->arena, &request, &err);
+	if (r == 0) {
+		grpc_byte_buffer_destroy(call->payload);
+		call->payload = NULL;
+		r = row->unary(call->method->service->self, &call->ctx, request, &response, &err);
+	}
+	if (r == 0 && !response)
+		r = err_set(&err, ERR_INTERNAL, "the handler gave no answer");
+	if (r == 0)
+		r = encode(call, response, &err);
+
+	/* From here on the client may be slow: it holds nothing but its answer. */
+	arena_done(&call->arena);
+	if (r == 0)
+		answer(call, watching);
+	else
+		call_answer_error(call, &err, watching);
+	call_unref(call);
+}
+
+static void serve_on_worker(struct pool_job *job)
+{
+	serve(TAG_CALL(job, job), true);
+}
+
+void unary_begin(struct rpc_call *call)
+{
+	if (call->method->row->flags & RPC_INLINE && call->bytes_in <= INLINE_MAX_BYTES) {
+		serve(call, false);
+		return;
+	}
+	/* It may take long: hear of it when the client goes. */
+	call_watch_close(call, closed);
+	call_run(call, serve_on_worker);
+}

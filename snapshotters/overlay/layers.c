@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include "base/crash_point.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "snapshotters/overlay/id_set.h"
 #include "snapshotters/overlay/layer_name.h"
 #include "snapshotters/overlay/stock.h"
@@ -20,6 +22,8 @@
 /**
  * struct layers - see layers.h
  * @fd: <root>/snapshots, @path
+ * @sweeper: removes what an earlier run has left, while calls are served already
+ * @stopping: tells it to end
  * @cleanup_lock: held for a whole cleanup: two at once would trip over each other's entries
  */
 struct layers {
@@ -28,6 +32,9 @@ struct layers {
 	int fd;
 	struct metastore *store;
 	struct stock *stock;
+	pthread_t sweeper;
+	bool sweeper_runs;
+	atomic_bool stopping;
 	pthread_mutex_t cleanup_lock;
 };
 
@@ -163,15 +170,25 @@ static int make_paths(struct layers *layers, const char *root, struct err *err)
 	return fs_open_dir(AT_FDCWD, layers->path, &layers->fd, err);
 }
 
-/* On the stock's thread, so that the start does not wait for it. */
-static void remove_old_garbage(void *arg, const atomic_bool *stopping)
+static void *sweeper_main(void *arg)
 {
-	struct ctx ctx = {.deadline_ns = CTX_NO_DEADLINE, .cancelled = stopping, .ns = ""};
+	struct layers *layers = arg;
+	struct ctx ctx = {.deadline_ns = CTX_NO_DEADLINE, .cancelled = &layers->stopping, .ns = ""};
 	struct err err = ERR_INIT;
 
-	if (layers_cleanup(arg, &ctx, &err) < 0 && !atomic_load(stopping))
+	if (layers_cleanup(layers, &ctx, &err) < 0 && !layers->stopping)
 		log_event(LOG_WARN, "garbage of an earlier run stays until the next cleanup",
 			  LOG_ERR(&err));
+	return NULL;
+}
+
+static int start_threads(struct layers *layers, struct err *err)
+{
+	if (stock_start(layers->stock, err) < 0 ||
+	    thread_start(&layers->sweeper, "sweeper", sweeper_main, layers, err) < 0)
+		return -1;
+	layers->sweeper_runs = true;
+	return 0;
 }
 
 int layers_open(const char *root, struct metastore *store, struct layers **ret_layers,
@@ -185,9 +202,8 @@ int layers_open(const char *root, struct metastore *store, struct layers **ret_l
 	layers->store = store;
 	pthread_mutex_init(&layers->cleanup_lock, NULL);
 	if (make_paths(layers, root, err) < 0 || take_stock(layers, err) < 0 ||
-	    stock_open(layers->fd, layers->path, store, remove_old_garbage, layers, &layers->stock,
-		       err) < 0 ||
-	    stock_start(layers->stock, err) < 0) {
+	    stock_open(layers->fd, layers->path, store, &layers->stock, err) < 0 ||
+	    start_threads(layers, err) < 0) {
 		layers_close(layers);
 		return -1;
 	}
@@ -199,6 +215,9 @@ void layers_close(struct layers *layers)
 {
 	if (!layers)
 		return;
+	layers->stopping = true;
+	if (layers->sweeper_runs)
+		pthread_join(layers->sweeper, NULL);
 	stock_close(layers->stock);
 	if (layers->fd >= 0)
 		close(layers->fd);

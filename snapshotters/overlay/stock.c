@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include "base/crash_point.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "snapshotters/overlay/layer_name.h"
 
 /* Refill when this many are missing: few journal commits, each for many directories. */
@@ -43,15 +43,13 @@ struct stock {
 	const char *path;
 	bool ordered;
 	struct metastore *store;
-	stock_first_fn first;
-	void *first_arg;
 	pthread_t maker;
 	bool maker_runs;
-	atomic_bool stopping;
 
 	pthread_mutex_t lock;
 	pthread_cond_t wanted;
 	pthread_cond_t made;
+	bool stopping;
 	uint64_t spares[STOCK_SPARES_MAX];
 	size_t n_spares;
 	struct id_set busy;
@@ -231,17 +229,6 @@ static void *maker_main(void *arg)
 {
 	struct stock *stock = arg;
 
-	pthread_setname_np(pthread_self(), "stock");
-	pthread_mutex_lock(&stock->lock);
-	while (!stock->stopping && stock->n_spares < STOCK_SPARES_MAX) {
-		refill(stock);
-		if (stock->round_err.code != ERR_OK)
-			break;
-	}
-	pthread_mutex_unlock(&stock->lock);
-
-	stock->first(stock->first_arg, &stock->stopping);
-
 	pthread_mutex_lock(&stock->lock);
 	while (!stock->stopping) {
 		/*
@@ -261,23 +248,16 @@ static void *maker_main(void *arg)
 
 int stock_start(struct stock *stock, struct err *err)
 {
-	sigset_t all, before;
-	int failed;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	failed = pthread_create(&stock->maker, NULL, maker_main, stock);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (failed)
-		return err_sysno(err, failed, "start the thread that makes directories");
+	if (thread_start(&stock->maker, "stock", maker_main, stock, err) < 0)
+		return -1;
 	stock->maker_runs = true;
 	return 0;
 }
 
 /* --- opening and closing ------------------------------------------------------------------------- */
 
-int stock_open(int fd, const char *path, struct metastore *store, stock_first_fn first,
-	       void *first_arg, struct stock **ret_stock, struct err *err)
+int stock_open(int fd, const char *path, struct metastore *store, struct stock **ret_stock,
+	       struct err *err)
 {
 	struct stock *stock = calloc(1, sizeof(*stock));
 	pthread_condattr_t monotonic;
@@ -287,8 +267,6 @@ int stock_open(int fd, const char *path, struct metastore *store, stock_first_fn
 	stock->fd = fd;
 	stock->path = path;
 	stock->store = store;
-	stock->first = first;
-	stock->first_arg = first_arg;
 	stock->ordered = is_ordered(fd);
 	pthread_mutex_init(&stock->lock, NULL);
 	pthread_condattr_init(&monotonic);

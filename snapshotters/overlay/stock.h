@@ -8,7 +8,7 @@
 #ifndef LIGHTER_SNAPSHOTTERS_OVERLAY_STOCK_H
 #define LIGHTER_SNAPSHOTTERS_OVERLAY_STOCK_H
 
-#include <stdatomic.h>
+#include <stdbool.h>
 
 #include "base/ctx.h"
 #include "base/err.h"
@@ -20,16 +20,13 @@
 
 struct stock;
 
-/** stock_first_fn - called once on the stock's thread, when the first spares are there; ends soon after @stopping */
-typedef void (*stock_first_fn)(void *arg, const atomic_bool *stopping);
-
 /**
  * stock_open() - nothing is made before stock_start()
  * @fd, @path: directory that holds the layers; borrowed until stock_close()
  * @store: gives out ids
  */
-ERR_CHECKED int stock_open(int fd, const char *path, struct metastore *store, stock_first_fn first,
-			   void *first_arg, struct stock **ret_stock, struct err *err);
+ERR_CHECKED int stock_open(int fd, const char *path, struct metastore *store,
+			   struct stock **ret_stock, struct err *err);
 
 /** stock_start() - start the thread */
 ERR_CHECKED int stock_start(struct stock *stock, struct err *err);

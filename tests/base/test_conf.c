@@ -334,6 +334,21 @@ static void text_that_is_not_utf8_is_refused_with_line(void **state)
 	assert_refused(*state, surrogate, "x.toml:1: this line is not UTF-8");
 }
 
+static void text_outside_of_ascii_is_kept(void **state)
+{
+	struct fixture *f = *state;
+
+	/* After a line continuation the parser takes letters for possible white space. */
+	assert_int_equal(load(f, "overlay.tag = \"\"\"\\\n \u00e9\ufef7\"\"\"\n"), 0);
+	assert_string_equal(f->overlay.tag, "\u00e9\ufef7");
+	assert_int_equal(load(f, "root = '/caf\u00e9'\n"), 0);
+	assert_string_equal(f->top.root, "/caf\u00e9");
+	assert_int_equal(load(f, "r\u00e9 = 1\n"), -1);
+	assert_int_equal(load(f, "wor\ufef7ers = 1\n"), -1);
+	assert_int_equal(load(f, "\"r\u00e9\" = 1\n"), -1);
+	assert_string_equal(f->err.msg, "x.toml:1: unknown key 'r\u00e9'");
+}
+
 static void nul_bytes_are_refused(void **state)
 {
 	static const char raw[] = "root = '/a'\n# \0\nroot = 1\n";
@@ -713,6 +728,7 @@ int main(void)
 		T(bad_syntax_is_refused_with_line),
 		T(nothing_is_taken_of_a_document_with_a_mistake),
 		T(text_that_is_not_utf8_is_refused_with_line),
+		T(text_outside_of_ascii_is_kept),
 		T(nul_bytes_are_refused),
 		T(deep_nesting_is_refused),
 		T(brackets_and_dots_in_strings_and_comments_do_not_nest),

@@ -56,7 +56,9 @@ image_add_tar() {
 }
 
 image_add_dir() {
+	# times of access and change, and tar's process id, would give every run another digest
 	tar --create --file "$image_dir/tar" --directory "$1" --format=pax --numeric-owner --sort=name \
+		--pax-option='exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' \
 		--xattrs --xattrs-include='*' .
 	image_add_tar "$image_dir/tar" "${2:-gzip}"
 	rm "$image_dir/tar"

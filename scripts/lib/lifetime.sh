@@ -53,14 +53,29 @@ life_starttime() {
 }
 
 # life_start NAME COMMAND...: run in the background, in a session of its own: Ctrl-C at the terminal
-# reaches the script, which then stops things in order
+# reaches the script, which then stops things in order. Its exit status goes to $life_dir/exit.NAME, as
+# whoever stops it need not be the shell that started it.
 life_start() {
 	local name=$1 pid
 	shift
 
-	setsid "$@" >>"$life_dir/log/$name" 2>&1 </dev/null &
-	pid=$!
+	rm -f "$life_dir/exit.$name"
+	# shellcheck disable=SC2016
+	read -r pid < <(exec setsid bash -c '
+		log=$1 status=$2; shift 2
+		"$@" >>"$log" 2>&1 </dev/null 3>&- 9>&- &
+		printf "%s\n" "$!"
+		# nobody may wait for the end of a pipe because of us
+		exec >/dev/null 2>&1 </dev/null 3>&- 9>&-
+		wait "$!"
+		printf "%s\n" "$?" >"$status.new" && mv "$status.new" "$status"
+	' life "$life_dir/log/$name" "$life_dir/exit.$name" "$@")
 	printf '%s %s %s\n' "$name" "$pid" "$(life_starttime "$pid")" >>"$life_dir/processes"
+}
+
+# life_exit_status NAME: of a process that has ended; 1 when it is not known (yet)
+life_exit_status() {
+	cat "$life_dir/exit.$1" 2>/dev/null
 }
 
 # life_pid NAME: of the last process that was started under that name

@@ -10,9 +10,6 @@
 #include "base/log.h"
 #include "rpc/server.h"
 
-/* poller and accept thread: gRPC's deepest paths were seen to use less than half of it */
-#define STACK_BYTES (256 * 1024)
-
 /* The library's own state is the process's; this says whether it was set up, and nothing else. */
 static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
 static bool library_used;
@@ -47,26 +44,4 @@ void rpc_library_done(void)
 		return;
 	grpc_shutdown_blocking();
 	library_used = false;
-}
-
-int thread_start(pthread_t *ret_thread, const char *name, void *(*run)(void *), void *arg,
-		 struct err *err)
-{
-	sigset_t all, saved;
-	pthread_attr_t attr;
-	int r;
-
-	r = pthread_attr_init(&attr);
-	if (r)
-		return err_sysno(err, r, "start thread %s", name);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	r = pthread_create(ret_thread, &attr, run, arg);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	pthread_attr_destroy(&attr);
-	if (r)
-		return err_sysno(err, r, "start thread %s", name);
-	pthread_setname_np(*ret_thread, name);
-	return 0;
 }

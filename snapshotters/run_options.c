@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/listen.h"
+#include "snapshotters/run_internal.h"
+
+/* Groups with thousands of members have long entries; beyond this they must be given by number. */
+#define GROUP_MAX_BYTES (1024 * 1024)
+
+static const struct conf_option row_templates[] = {
+	/* The defaults of root and address depend on the daemon's name: see init_rows(). */
+	CONF_STRING(struct run_conf, root, NULL, "DIR",
+		    "directory of everything that is kept; no other process may use it"),
+	CONF_STRING(struct run_conf, address, NULL, "PATH",
+		    "Unix socket to listen on, unless the service manager hands one over"),
+	CONF_STRING(struct run_conf, socket_mode, "\"0660\"", "MODE",
+		    "permissions of the socket, octal"),
+	CONF_STRING(struct run_conf, socket_group, "\"\"", "GROUP",
+		    "group of the socket, name or number; empty: that of the process"),
+	CONF_CHOICE(struct run_conf, log_level, "\"info\"", "error|warn|info|debug",
+		    "least important lines that are logged"),
+	CONF_CHOICE(struct run_conf, log_format, "\"text\"", "text|json", "form of log lines"),
+	CONF_INT(struct run_conf, workers, "16", 1, 256, "threads that serve calls"),
+	CONF_END,
+};
+_Static_assert(ARRAY_LEN(row_templates) == RUN_N_ROWS, "RUN_N_ROWS counts the rows");
+
+/**
+ * struct flag - one option of the command line
+ * @metavar: placeholder of its argument; NULL: it takes none
+ * @key: configuration key it sets, or NULL
+ */
+struct flag {
+	const char *name;
+	const char *metavar;
+	const char *key;
+	const char *help;
+};
+
+enum { FLAG_CONFIG, FLAG_SET, FLAG_CHECK, FLAG_PRINT_CONFIG, FLAG_VERSION, FLAG_HELP };
+
+static const struct flag flags[] = {
+	[FLAG_CONFIG] = {"config", "FILE", NULL, "configuration file"},
+	[FLAG_SET] = {"set", "KEY=VALUE", NULL, "set any option below; the last one counts"},
+	[FLAG_CHECK] = {"check", NULL, NULL, "check the configuration and exit"},
+	[FLAG_PRINT_CONFIG] = {"print-config", NULL, NULL, "print an example configuration file"},
+	[FLAG_VERSION] = {"version", NULL, NULL, "print the version"},
+	[FLAG_HELP] = {"help", NULL, NULL, "print this"},
+	{"root", "DIR", "root", "as --set root=DIR"},
+	{"address", "PATH", "address", "as --set address=PATH"},
+	{"log-level", "LEVEL", "log_level", "as --set log_level=LEVEL"},
+	{"log-format", "FORMAT", "log_format", "as --set log_format=FORMAT"},
+};
+
+/** struct command - what the command line says; @assignments: @n owned strings for conf_set() */
+struct command {
+	const char *config;
+	char **assignments;
+	size_t n_assignments;
+	bool check, print_config, version, help;
+};
+
+static void command_done(struct command *command)
+{
+	for (size_t i = 0; i < command->n_assignments; i++)
+		free(command->assignments[i]);
+	free(command->assignments);
+}
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for the options");
+}
+
+static int add_assignment(struct command *command, const char *key, const char *value,
+			  struct err *err)
+{
+	char *text;
+
+	if (asprintf(&text, "%s%s%s", key ? key : "", key ? "=" : "", value) < 0)
+		return no_memory(err);
+	command->assignments[command->n_assignments++] = text;
+	return 0;
+}
+
+static int take_flag(struct command *command, int flag, const char *value, struct err *err)
+{
+	switch (flag) {
+	case FLAG_CONFIG:
+		command->config = value;
+		return 0;
+	case FLAG_CHECK:
+		command->check = true;
+		return 0;
+	case FLAG_PRINT_CONFIG:
+		command->print_config = true;
+		return 0;
+	case FLAG_VERSION:
+		command->version = true;
+		return 0;
+	case FLAG_HELP:
+		command->help = true;
+		return 0;
+	default:
+		return add_assignment(command, flags[flag].key, value, err);
+	}
+}
+
+static int parse_command(struct command *command, int argc, char **argv, struct err *err)
+{
+	struct option long_options[ARRAY_LEN(flags) + 1] = {0};
+	int flag;
+
+	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
+		long_options[i].name = flags[i].name;
+		long_options[i].has_arg = flags[i].metavar ? required_argument : no_argument;
+		long_options[i].val = (int)i;
+	}
+	/* Every flag takes one argument at least. */
+	command->assignments = calloc((size_t)argc, sizeof(char *));
+	if (!command->assignments)
+		return no_memory(err);
+	opterr = 0;
+	while ((flag = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+		if (flag == ':')
+			return err_set(err, ERR_INVALID_ARGUMENT, "option '%s' wants a value",
+				       argv[optind - 1]);
+		if (flag == '?' && optopt > ' ')
+			return err_set(err, ERR_INVALID_ARGUMENT, "option '-%c' is unknown",
+				       optopt);
+		if (flag == '?')
+			return err_set(err, ERR_INVALID_ARGUMENT,
+				       "option '%s' is unknown, ambiguous, or takes no value",
+				       argv[optind - 1]);
+		if (take_flag(command, flag, optarg, err) < 0)
+			return -1;
+	}
+	if (optind < argc)
+		return err_set(err, ERR_INVALID_ARGUMENT, "unexpected argument '%s'", argv[optind]);
+	return 0;
+}
+
+static void print_help(const struct run_options *options)
+{
+	printf("Usage: %s [OPTION]...\n%s\n\n", options->program, options->ops->summary);
+	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
+		const char *metavar = flags[i].metavar ? flags[i].metavar : "";
+		int width = 20 - (int)strlen(flags[i].name);
+
+		printf("  --%s %-*s %s\n", flags[i].name, width, metavar, flags[i].help);
+	}
+	printf("\nOptions of the configuration file, %s by default, and of --set:\n\n",
+	       options->default_config);
+	conf_help(stdout, options->tables, ARRAY_LEN(options->tables));
+	printf("\nSIGTERM and SIGINT stop it once the calls under way have ended, a second one at "
+	       "once.\nExit status: 0 stopped, 1 failed, 2 wrong usage or configuration.\n");
+}
+
+static void print_example(const struct run_options *options)
+{
+	printf("# Configuration of %s, see %s.toml(5). Every option is shown with its default.\n\n",
+	       options->program, options->program);
+	conf_example(stdout, options->tables, ARRAY_LEN(options->tables));
+}
+
+static int init_rows(struct run_options *options, const struct snapshotter_ops *ops,
+		     struct err *err)
+{
+	options->ops = ops;
+	if (snprintf(options->program, sizeof(options->program), "lighter-%s", ops->name) >=
+	    (int)sizeof(options->program))
+		return err_set(err, ERR_INTERNAL, "the name '%s' is too long", ops->name);
+	snprintf(options->default_config, sizeof(options->default_config), "/etc/lighter/%s.toml",
+		 ops->name);
+	snprintf(options->default_root, sizeof(options->default_root), "\"/var/lib/lighter/%s\"",
+		 ops->name);
+	snprintf(options->default_address, sizeof(options->default_address),
+		 "\"/run/lighter/%s.sock\"", ops->name);
+	memcpy(options->rows, row_templates, sizeof(row_templates));
+	options->rows[0].initial = options->default_root;
+	options->rows[1].initial = options->default_address;
+	options->backend_conf = calloc(1, ops->conf_size ? ops->conf_size : 1);
+	if (!options->backend_conf)
+		return no_memory(err);
+	options->tables[0] = (struct conf_table){"", options->rows, &options->conf};
+	options->tables[1] = (struct conf_table){ops->name, ops->options, options->backend_conf};
+	return conf_init(options->tables, ARRAY_LEN(options->tables), err);
+}
+
+static int load_values(struct run_options *options, const struct command *command, struct err *err)
+{
+	const char *path = command->config ? command->config : options->default_config;
+	int r = conf_load(path, options->tables, ARRAY_LEN(options->tables), err);
+
+	if (r < 0)
+		return -1;
+	if (r == 1 && command->config)
+		return err_set(err, ERR_INVALID_ARGUMENT, "%s: No such file", path);
+	for (size_t i = 0; i < command->n_assignments; i++) {
+		if (conf_set(command->assignments[i], options->tables, ARRAY_LEN(options->tables),
+			     err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Its mode is set to 0700, so that it must not be a directory of the system. */
+static int check_root(char *root, struct err *err)
+{
+	size_t len = strlen(root);
+
+	if (*root != '/')
+		return err_set(err, ERR_INVALID_ARGUMENT, "root '%s' is not an absolute path",
+			       root);
+	while (len > 0 && root[len - 1] == '/')
+		root[--len] = '\0';
+	if (len == 0)
+		return err_set(err, ERR_INVALID_ARGUMENT, "root must not be '/'");
+	return 0;
+}
+
+static int parse_mode(const char *text, mode_t *ret_mode, struct err *err)
+{
+	size_t len = strlen(text);
+
+	if (len == 0 || len > 4 || strspn(text, "01234567") != len || strtoul(text, NULL, 8) > 0777)
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "socket_mode '%s' is no octal number up to 0777", text);
+	*ret_mode = (mode_t)strtoul(text, NULL, 8);
+	return 0;
+}
+
+static int find_group(const char *name, gid_t *ret_gid, struct err *err)
+{
+	struct group group, *found = NULL;
+	int r = ERANGE;
+
+	for (size_t size = 1024; r == ERANGE && size <= GROUP_MAX_BYTES; size *= 4) {
+		CLEANUP(free_ptr) char *buf = malloc(size);
+
+		if (!buf)
+			return no_memory(err);
+		r = getgrnam_r(name, &group, buf, size, &found);
+		if (r == 0 && found)
+			*ret_gid = group.gr_gid;
+	}
+	if (!found)
+		return err_set(err, ERR_INVALID_ARGUMENT, "socket_group '%s' is unknown%s%s", name,
+			       r ? ": " : "", r ? strerror(r) : "");
+	return 0;
+}
+
+static int parse_group(const char *text, gid_t *ret_gid, struct err *err)
+{
+	char *end;
+	unsigned long n;
+
+	if (!*text) {
+		*ret_gid = (gid_t)-1;
+		return 0;
+	}
+	if (*text < '0' || *text > '9')
+		return find_group(text, ret_gid, err);
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	/* The highest value means "leave as it is" to chown(2). */
+	if (errno || *end || n >= (gid_t)-1)
+		return err_set(err, ERR_INVALID_ARGUMENT, "socket_group '%s' is no group", text);
+	*ret_gid = (gid_t)n;
+	return 0;
+}
+
+static int check_values(struct run_options *options, struct err *err)
+{
+	const struct run_conf *conf = &options->conf;
+
+	if (check_root(conf->root, err) < 0 || listen_check_path(conf->address, err) < 0 ||
+	    parse_mode(conf->socket_mode, &options->socket_mode, err) < 0 ||
+	    parse_group(conf->socket_group, &options->socket_gid, err) < 0 ||
+	    log_level_parse(conf->log_level, &options->log_level, err) < 0 ||
+	    log_format_parse(conf->log_format, &options->log_format, err) < 0)
+		return -1;
+	return 0;
+}
+
+int run_options_read(struct run_options *options, const struct snapshotter_ops *ops, int argc,
+		     char **argv, int *ret_status, struct err *err)
+{
+	CLEANUP(command_done) struct command command = {0};
+
+	*options = (struct run_options){0};
+	if (init_rows(options, ops, err) < 0 || parse_command(&command, argc, argv, err) < 0)
+		return -1;
+	if (command.help || command.version || command.print_config) {
+		if (command.help)
+			print_help(options);
+		else if (command.version)
+			printf("%s %s\n", options->program, LIGHTER_VERSION);
+		else
+			print_example(options);
+		*ret_status = fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+		return 1;
+	}
+	if (load_values(options, &command, err) < 0 || check_values(options, err) < 0)
+		return -1;
+	*ret_status = EXIT_SUCCESS;
+	return command.check ? 1 : 0;
+}
+
+void run_options_done(struct run_options *options)
+{
+	/* init_rows() may have failed before there were tables. */
+	if (options->backend_conf && options->tables[1].options)
+		conf_done(options->tables, ARRAY_LEN(options->tables));
+	free(options->backend_conf);
+	*options = (struct run_options){0};
+}

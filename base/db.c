@@ -1,0 +1,809 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/db_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/crash_point.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+#define WAL_HEADER_BYTES  32
+#define WAL_FRAME_BYTES   (24 + DB_PAGE_BYTES)
+/* Frames in the WAL from which on they are moved to the database file. */
+#define CHECKPOINT_FRAMES 1000
+/* The WAL's size on disk: what is written while a checkpoint runs needs room too. */
+#define WAL_KEEP_BYTES                                                                             \
+	(WAL_HEADER_BYTES + (CHECKPOINT_FRAMES + 250) * (sqlite3_int64)WAL_FRAME_BYTES)
+
+#define WRITER_CACHE "PRAGMA cache_size=-512"
+#define READER_CACHE "PRAGMA cache_size=-128"
+#define READERS_MAX  32
+
+/**
+ * struct job - one db_write() that waits, on its caller's stack
+ * @result: for the caller, once @wake was posted
+ * @settled: @result stands, and the job takes no part in a repetition of the transaction
+ * @barrier_done: it has been run, or the same one for another job
+ * @lead: @wake was posted to hand over the lead, not the result
+ */
+struct job {
+	struct job *next;
+	db_write_fn fn;
+	void *arg;
+	int (*barrier)(void *barrier_arg, struct err *err);
+	void *barrier_arg;
+	struct err *err;
+	int result;
+	bool settled;
+	bool barrier_done;
+	bool lead;
+	sem_t wake;
+};
+
+/* Locks are listed in the order in which they are taken. */
+struct db {
+	char *path;
+	unsigned int n_readers_max;
+
+	/* Held over a group's transaction, and by whoever needs that none is under way. */
+	pthread_mutex_t write_lock;
+	struct db_conn *writer;
+	int64_t room_pages; /* that the database file has on disk, as far as we know */
+	bool suspect; /* a write or sync failed: what the WAL holds behind its last commit is unknown */
+
+	/* Two checkpoints at once would refuse one another. */
+	pthread_mutex_t checkpoint_lock;
+	struct db_conn *checkpoint_conn;
+
+	pthread_mutex_t queue_lock;
+	struct job *queue;
+	struct job **queue_tail;
+	bool led; /* some caller is at work on a group, and will hand over to the next */
+	int wal_frames;
+	int checkpoint_at; /* frames that wake the checkpointer */
+	bool stopping;
+	pthread_cond_t checkpoint_wanted;
+
+	pthread_mutex_t readers_lock;
+	pthread_cond_t reader_free;
+	struct db_conn *free_readers;
+	unsigned int n_readers;
+
+	pthread_t checkpointer;
+	bool checkpointer_runs;
+};
+
+static const char begin_write_sql[] = "BEGIN IMMEDIATE";
+static const char begin_read_sql[] = "BEGIN";
+static const char commit_sql[] = "COMMIT";
+static const char rollback_sql[] = "ROLLBACK";
+static const char page_count_sql[] = "PRAGMA page_count";
+static const char savepoint_sql[] = "SAVEPOINT job";
+static const char release_sql[] = "RELEASE job";
+static const char rollback_to_sql[] = "ROLLBACK TO job";
+
+/* Economies, and no meaning in a path that begins "file:". Too late when the process has used sqlite
+ * otherwise before, and then nothing is lost. */
+static void configure_sqlite(void)
+{
+	(void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+	(void)sqlite3_config(SQLITE_CONFIG_URI, 0);
+}
+
+static int note_wal_frames(void *arg, UNUSED sqlite3 *handle, UNUSED const char *schema,
+			   int n_frames)
+{
+	struct db *db = arg;
+
+	pthread_mutex_lock(&db->queue_lock);
+	db->wal_frames = n_frames;
+	if (n_frames < db->checkpoint_at - CHECKPOINT_FRAMES)
+		db->checkpoint_at = CHECKPOINT_FRAMES;
+	if (n_frames >= db->checkpoint_at)
+		pthread_cond_signal(&db->checkpoint_wanted);
+	pthread_mutex_unlock(&db->queue_lock);
+	return SQLITE_OK;
+}
+
+static int open_writer(struct db *db, struct db_conn **ret_conn, struct err *err)
+{
+	struct db_conn *conn;
+	char limit[64];
+
+	if (db_conn_open(db->path, &conn, err) < 0)
+		return -1;
+	/* Debian's sqlite zeroes what is deleted, which would put more pages into every commit. */
+	snprintf(limit, sizeof(limit), "PRAGMA journal_size_limit=%lld", (long long)WAL_KEEP_BYTES);
+	if (db_conn_exec(conn, WRITER_CACHE "; PRAGMA secure_delete=OFF", err) < 0 ||
+	    db_conn_exec(conn, limit, err) < 0) {
+		db_conn_close(conn);
+		return -1;
+	}
+	(void)sqlite3_wal_hook(conn->handle, note_wal_frames, db);
+	*ret_conn = conn;
+	return 0;
+}
+
+static int open_reader(struct db *db, struct db_conn **ret_conn, struct err *err)
+{
+	struct db_conn *conn;
+
+	if (db_conn_open(db->path, &conn, err) < 0)
+		return -1;
+	if (db_conn_exec(conn, READER_CACHE "; PRAGMA query_only=ON", err) < 0) {
+		db_conn_close(conn);
+		return -1;
+	}
+	*ret_conn = conn;
+	return 0;
+}
+
+/*
+ * Write zeros behind what the WAL holds, so that commits write into a file of constant size. sqlite takes
+ * a frame of zeros for the end. Without room for it we go on: the WAL then grows as it is used.
+ */
+static void grow_wal(struct db_conn *conn)
+{
+	static const char zeros[64 * 1024];
+	sqlite3_file *file = NULL;
+	sqlite3_int64 size;
+
+	if (sqlite3_file_control(conn->handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file) !=
+		    SQLITE_OK ||
+	    !file || !file->pMethods || file->pMethods->xFileSize(file, &size) != SQLITE_OK)
+		return;
+	if (size >= WAL_KEEP_BYTES)
+		return;
+	while (size < WAL_KEEP_BYTES) {
+		sqlite3_int64 n = WAL_KEEP_BYTES - size;
+
+		if (n > (sqlite3_int64)sizeof(zeros))
+			n = sizeof(zeros);
+		if (file->pMethods->xWrite(file, zeros, (int)n, size) != SQLITE_OK)
+			return;
+		size += n;
+	}
+	(void)file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
+}
+
+/* ---- opening ---- */
+
+static int sync_parent(const char *path, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	CLEANUP(free_ptr)
+	char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	CLEANUP(close_fd) int fd = -1;
+
+	if (!dir)
+		return db_no_memory(err);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return err_sys(err, "sync directory '%s'", dir);
+	return 0;
+}
+
+/*
+ * Make the file if there is none. It is never opened here when it exists: closing it would drop the locks
+ * that another connection of this process holds (fcntl(2)).
+ */
+static int make_file(struct db *db, struct err *err)
+{
+	CLEANUP(close_fd) int fd = -1;
+	CLEANUP(free_ptr) char *wal = NULL;
+	struct stat st;
+
+	if (asprintf(&wal, "%s-wal", db->path) < 0) {
+		wal = NULL;
+		return db_no_memory(err);
+	}
+	if (stat(db->path, &st) < 0) {
+		if (errno != ENOENT)
+			return err_sys(err, "database '%s'", db->path);
+		st.st_size = 0;
+	} else if (!S_ISREG(st.st_mode)) {
+		return err_set(err, ERR_DATA_LOSS, "database '%s' is not a file", db->path);
+	}
+	/* sqlite would delete the log as a leftover, and with it what it may hold of a lost database. */
+	if (st.st_size == 0 && stat(wal, &st) == 0 && st.st_size > 0)
+		return err_set(err, ERR_DATA_LOSS,
+			       "database '%s' is missing or empty, but its log '%s' is not",
+			       db->path, wal);
+
+	fd = open(db->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return errno == EEXIST ? 0 : err_sys(err, "make database '%s'", db->path);
+	return sync_parent(db->path, err);
+}
+
+static int check_identity(struct db_conn *conn, const struct db_options *options,
+			  int64_t *ret_version, struct err *err)
+{
+	int64_t application_id, n_objects;
+
+	if (db_conn_query_int(conn, "SELECT count(*) FROM sqlite_schema", &n_objects, err) < 0 ||
+	    db_conn_query_int(conn, "PRAGMA application_id", &application_id, err) < 0 ||
+	    db_conn_query_int(conn, "PRAGMA user_version", ret_version, err) < 0)
+		return -1;
+	if (application_id != options->application_id &&
+	    (application_id != 0 || n_objects != 0 || *ret_version != 0))
+		return err_set(err, ERR_FAILED_PRECONDITION,
+			       "database '%s' belongs to something else (application id %#llx)",
+			       options->path, (unsigned long long)application_id & 0xffffffff);
+	if (*ret_version < 0 || (uint64_t)*ret_version > options->n_migrations)
+		return err_set(
+			err, ERR_FAILED_PRECONDITION,
+			"database '%s' has version %lld, newer than %zu, the newest known here",
+			options->path, (long long)*ret_version, options->n_migrations);
+	if (sqlite3_db_readonly(conn->handle, "main") == 1) {
+		if (access(options->path, W_OK) < 0)
+			return err_sys(err, "write to database '%s'", options->path);
+		return err_set(err, ERR_FAILED_PRECONDITION, "database '%s' is read-only",
+			       options->path);
+	}
+	return 0;
+}
+
+static int use_wal(struct db_conn *conn, struct err *err)
+{
+	sqlite3_stmt *stmt = NULL;
+	const char *mode;
+	int rc = 0;
+
+	if (sqlite3_prepare_v2(conn->handle, "PRAGMA journal_mode=WAL", -1, &stmt, NULL) !=
+		    SQLITE_OK ||
+	    sqlite3_step(stmt) != SQLITE_ROW) {
+		rc = db_conn_error(conn, "journal_mode=WAL", err);
+	} else {
+		mode = (const char *)sqlite3_column_text(stmt, 0);
+		if (!mode || strcmp(mode, "wal") != 0)
+			rc = err_set(err, ERR_FAILED_PRECONDITION,
+				     "database '%s': its file system cannot hold a write-ahead log",
+				     conn->path);
+	}
+	(void)sqlite3_finalize(stmt);
+	return rc;
+}
+
+static int migrate(struct db_conn *conn, const struct db_options *options, int64_t version,
+		   struct err *err)
+{
+	char stamp[128];
+
+	do {
+		bool has_script = (uint64_t)version < options->n_migrations;
+		int64_t next = has_script ? version + 1 : version;
+
+		snprintf(stamp, sizeof(stamp),
+			 "PRAGMA application_id=%d; PRAGMA user_version=%lld; COMMIT",
+			 options->application_id, (long long)next);
+		if (db_conn_exec(conn, begin_write_sql, err) < 0)
+			return -1;
+		if ((has_script && db_conn_exec(conn, options->migrations[version], err) < 0) ||
+		    db_conn_exec(conn, stamp, err) < 0) {
+			(void)sqlite3_exec(conn->handle, rollback_sql, NULL, NULL, NULL);
+			return err_wrap(err, "bring database to version %lld", (long long)next);
+		}
+		version = next;
+	} while ((uint64_t)version < options->n_migrations);
+	return 0;
+}
+
+static void *checkpointer_main(void *arg);
+
+static int open_all(struct db *db, const struct db_options *options, struct err *err)
+{
+	int64_t version, ignored;
+
+	if (make_file(db, err) < 0 || open_writer(db, &db->writer, err) < 0 ||
+	    check_identity(db->writer, options, &version, err) < 0 || use_wal(db->writer, err) < 0)
+		return -1;
+	if ((version == 0 || (uint64_t)version < options->n_migrations) &&
+	    migrate(db->writer, options, version, err) < 0)
+		return -1;
+	grow_wal(db->writer);
+
+	/* The read makes the connection hold the WAL open, which reopen_writer() relies on. */
+	if (open_reader(db, &db->checkpoint_conn, err) < 0 ||
+	    db_conn_query_int(db->checkpoint_conn, "PRAGMA user_version", &ignored, err) < 0)
+		return -1;
+	if (thread_start(&db->checkpointer, "db-checkpoint", checkpointer_main, db, err) < 0)
+		return -1;
+	db->checkpointer_runs = true;
+	return 0;
+}
+
+int db_open(const struct db_options *options, struct db **ret_db, struct err *err)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct db *db;
+
+	assert(options->n_readers >= 1 && options->n_readers <= READERS_MAX);
+	pthread_once(&once, configure_sqlite);
+
+	db = calloc(1, sizeof(*db));
+	if (!db)
+		return db_no_memory(err);
+	pthread_mutex_init(&db->write_lock, NULL);
+	pthread_mutex_init(&db->checkpoint_lock, NULL);
+	pthread_mutex_init(&db->queue_lock, NULL);
+	pthread_mutex_init(&db->readers_lock, NULL);
+	pthread_cond_init(&db->checkpoint_wanted, NULL);
+	pthread_cond_init(&db->reader_free, NULL);
+	db->queue_tail = &db->queue;
+	db->checkpoint_at = CHECKPOINT_FRAMES;
+	db->n_readers_max = options->n_readers;
+	db->path = strdup(options->path);
+	if (!db->path) {
+		db_close(db);
+		return db_no_memory(err);
+	}
+	if (open_all(db, options, err) < 0) {
+		db_close(db);
+		return -1;
+	}
+	*ret_db = db;
+	return 0;
+}
+
+void db_close(struct db *db)
+{
+	struct db_conn *conn;
+
+	if (!db)
+		return;
+	assert(!db->queue && !db->led);
+	if (db->checkpointer_runs) {
+		pthread_mutex_lock(&db->queue_lock);
+		db->stopping = true;
+		pthread_cond_signal(&db->checkpoint_wanted);
+		pthread_mutex_unlock(&db->queue_lock);
+		pthread_join(db->checkpointer, NULL);
+	}
+	while ((conn = db->free_readers)) {
+		db->free_readers = conn->next_free;
+		db_conn_close(conn);
+	}
+	db_conn_close(db->checkpoint_conn);
+	/*
+	 * The last connection moves everything into the database file and empties the WAL, unless the
+	 * file was refused, or the WAL holds what must not be taken for committed.
+	 */
+	if (db->checkpointer_runs && !db->suspect)
+		(void)sqlite3_db_config(db->writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
+					NULL);
+	db_conn_close(db->writer);
+	pthread_cond_destroy(&db->reader_free);
+	pthread_cond_destroy(&db->checkpoint_wanted);
+	pthread_mutex_destroy(&db->readers_lock);
+	pthread_mutex_destroy(&db->queue_lock);
+	pthread_mutex_destroy(&db->checkpoint_lock);
+	pthread_mutex_destroy(&db->write_lock);
+	free(db->path);
+	free(db);
+}
+
+/* ---- writing ---- */
+
+static int checkpoint_passive(struct db *db, struct err *err)
+{
+	int status;
+
+	LOCK_GUARD(&db->checkpoint_lock);
+	status = sqlite3_wal_checkpoint_v2(db->checkpoint_conn->handle, NULL,
+					   SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	/* Busy means that readers stand in the way: there will be a next time. */
+	if (status == SQLITE_OK || (status & 0xff) == SQLITE_BUSY)
+		return 0;
+	return db_conn_report(db->checkpoint_conn, status, "checkpoint", err);
+}
+
+/* Move all of the WAL, which needs @mode, on the writing connection. Its transaction must be over. */
+static int checkpoint_all(struct db *db, int mode, struct err *err)
+{
+	int status;
+
+	LOCK_GUARD(&db->checkpoint_lock);
+	status = sqlite3_wal_checkpoint_v2(db->writer->handle, NULL, mode, NULL, NULL);
+	if (status != SQLITE_OK)
+		return db_conn_report(db->writer, status, "checkpoint", err);
+	return 0;
+}
+
+/*
+ * After a failed write or sync the WAL may hold, behind its last commit, all of a transaction whose callers
+ * were told that it failed; the next start would take it for committed. Empty the WAL, so that it cannot
+ * come back. The new connection is opened before the old one goes, and the checkpointer has one of its own:
+ * were there a moment without any, the next to open the WAL would find that transaction.
+ */
+static int reopen_writer(struct db *db, struct err *err)
+{
+	struct db_conn *conn;
+	int64_t ignored;
+
+	if (open_writer(db, &conn, err) < 0)
+		return -1;
+	if (db_conn_query_int(conn, "PRAGMA user_version", &ignored, err) < 0) {
+		db_conn_close(conn);
+		return -1;
+	}
+	db_conn_close(db->writer);
+	db->writer = conn;
+
+	if (checkpoint_all(db, SQLITE_CHECKPOINT_TRUNCATE, err) < 0)
+		return -1;
+	grow_wal(conn);
+	db->suspect = false;
+	return 0;
+}
+
+static void roll_back(struct db *db)
+{
+	struct err err = ERR_INIT;
+
+	db_conn_reset(db->writer);
+	if (sqlite3_get_autocommit(db->writer->handle))
+		return;
+	if (db_conn_run(db->writer, rollback_sql, &err) != SQLITE_OK)
+		db->suspect = true;
+}
+
+/*
+ * Let the database file have room for all pages before they are committed. Otherwise a checkpoint could fail
+ * on a full disk, the WAL could not start anew, and soon nothing could be written any more: not even the
+ * removals that would make room.
+ */
+static int make_room(struct db *db, struct err *err)
+{
+	sqlite3_int64 size;
+	int64_t n_pages;
+
+	if (db_conn_query_int(db->writer, page_count_sql, &n_pages, err) < 0)
+		return -1;
+	if (n_pages <= db->room_pages)
+		return 0;
+	size = (n_pages + DB_CHUNK_PAGES - 1) / DB_CHUNK_PAGES * DB_CHUNK_PAGES * DB_PAGE_BYTES;
+	if (sqlite3_file_control(db->writer->handle, "main", SQLITE_FCNTL_SIZE_HINT, &size) !=
+	    SQLITE_OK)
+		return db_conn_report(db->writer, SQLITE_FULL, "make room", err);
+	db->room_pages = size / DB_PAGE_BYTES;
+	return 0;
+}
+
+static void settle(struct job *job, const struct err *err)
+{
+	job->result = -1;
+	job->settled = true;
+	if (job->err != err)
+		*job->err = *err;
+}
+
+static void settle_all(struct job *group, const struct err *err)
+{
+	for (struct job *job = group; job; job = job->next)
+		if (!job->settled)
+			settle(job, err);
+}
+
+/*
+ * Make one job's changes. @alone: no savepoint is needed, since the transaction is its own.
+ * Return: 0, or -1 when the transaction has been lost; the job is settled then.
+ */
+static int run_job(struct db *db, struct job *job, bool alone)
+{
+	struct db_conn *conn = db->writer;
+	struct err err = ERR_INIT;
+
+	if (!alone && db_conn_run(conn, savepoint_sql, &err) != SQLITE_OK) {
+		settle(job, &err);
+		return -1;
+	}
+	job->result = job->fn(conn, job->arg, job->err);
+	db_conn_reset(conn);
+
+	/* sqlite rolls everything back by itself on a full disk, an I/O error, or without memory. */
+	if (sqlite3_get_autocommit(conn->handle)) {
+		if (job->result >= 0)
+			err_set(job->err, ERR_INTERNAL, "database '%s': the transaction was lost",
+				db->path);
+		settle(job, job->err);
+		if (job->err->code != ERR_RESOURCE_EXHAUSTED)
+			db->suspect = true;
+		return -1;
+	}
+	if (alone)
+		return 0;
+	if ((job->result != 0 && db_conn_run(conn, rollback_to_sql, &err) != SQLITE_OK) ||
+	    db_conn_run(conn, release_sql, &err) != SQLITE_OK) {
+		settle(job, &err);
+		return -1;
+	}
+	return 0;
+}
+
+/* Return: 0, or -1 when one failed; those who gave it are settled then. */
+static int run_barriers(struct job *group)
+{
+	for (struct job *job = group; job; job = job->next) {
+		struct err err = ERR_INIT;
+		bool failed;
+
+		if (job->settled || job->result != 0 || !job->barrier || job->barrier_done)
+			continue;
+		failed = job->barrier(job->barrier_arg, &err) != 0;
+		for (struct job *other = job; other; other = other->next) {
+			if (other->barrier != job->barrier ||
+			    other->barrier_arg != job->barrier_arg)
+				continue;
+			other->barrier_done = true;
+			if (failed && !other->settled && other->result == 0)
+				settle(other, &err);
+		}
+		if (failed)
+			return -1;
+	}
+	return 0;
+}
+
+/*
+ * One attempt at the transaction, with the jobs that are not settled yet.
+ * @log_emptied: room has been made in the WAL for this group before
+ * Return: 0 when all is settled; -1 when it must be repeated without those that are settled now.
+ */
+static int try_group(struct db *db, struct job *group, bool *log_emptied)
+{
+	struct err err = ERR_INIT;
+	size_t n_jobs = 0;
+	bool changed = false;
+	int status;
+
+	for (struct job *job = group; job; job = job->next)
+		n_jobs += !job->settled;
+	if (n_jobs == 0)
+		return 0;
+
+	if ((db->suspect && reopen_writer(db, &err) < 0) ||
+	    db_conn_run(db->writer, begin_write_sql, &err) != SQLITE_OK) {
+		settle_all(group, &err);
+		return 0;
+	}
+	for (struct job *job = group; job; job = job->next) {
+		if (job->settled)
+			continue;
+		if (run_job(db, job, n_jobs == 1) < 0)
+			goto again;
+		changed |= job->result == 0;
+	}
+	if (!changed) {
+		roll_back(db);
+		return 0;
+	}
+	if (make_room(db, &err) < 0) {
+		settle_all(group, &err);
+		goto again;
+	}
+	if (run_barriers(group) < 0)
+		goto again;
+
+	CRASH_POINT("db.before-commit");
+	status = db_conn_run(db->writer, commit_sql, &err);
+	CRASH_POINT("db.committed");
+	if (status == SQLITE_OK)
+		return 0;
+	/* The disk is full, and the WAL cannot grow; but what it holds may be moved to make room in it. */
+	if ((status & 0xff) == SQLITE_FULL && !*log_emptied) {
+		*log_emptied = true;
+		roll_back(db);
+		if (checkpoint_passive(db, &err) == 0)
+			return -1;
+	}
+	/* A refusal too was founded on changes of the group that are not there now. */
+	settle_all(group, &err);
+	/* When the disk was full, the frame that ends the transaction is not in the WAL. */
+	if ((status & 0xff) != SQLITE_FULL)
+		db->suspect = true;
+	roll_back(db);
+	return 0;
+
+again:
+	roll_back(db);
+	return -1;
+}
+
+static void run_group(struct db *db, struct job *group)
+{
+	struct err err = ERR_INIT;
+	bool log_emptied = false;
+
+	LOCK_GUARD(&db->write_lock);
+	while (try_group(db, group, &log_emptied) < 0) {
+	}
+	/* Before the callers are told that it failed. If that fails too, the next group tries again. */
+	if (db->suspect)
+		(void)reopen_writer(db, &err);
+}
+
+static void lead(struct db *db, const struct job *own)
+{
+	struct job *group, *job, *next;
+
+	pthread_mutex_lock(&db->queue_lock);
+	group = db->queue;
+	db->queue = NULL;
+	db->queue_tail = &db->queue;
+	pthread_mutex_unlock(&db->queue_lock);
+
+	run_group(db, group);
+
+	/* Whoever came meanwhile goes on at once; only then are the others told. */
+	pthread_mutex_lock(&db->queue_lock);
+	next = db->queue;
+	if (next)
+		next->lead = true;
+	else
+		db->led = false;
+	pthread_mutex_unlock(&db->queue_lock);
+	if (next)
+		sem_post(&next->wake);
+
+	for (job = group; job; job = next) {
+		next = job->next;
+		if (job != own)
+			sem_post(&job->wake);
+	}
+}
+
+int db_write(struct db *db, db_write_fn fn, void *arg,
+	     int (*barrier)(void *barrier_arg, struct err *err), void *barrier_arg, struct err *err)
+{
+	struct job job = {
+		.fn = fn,
+		.arg = arg,
+		.barrier = barrier,
+		.barrier_arg = barrier_arg,
+		.err = err,
+	};
+	bool leads;
+
+	sem_init(&job.wake, 0, 0);
+	pthread_mutex_lock(&db->queue_lock);
+	*db->queue_tail = &job;
+	db->queue_tail = &job.next;
+	leads = !db->led;
+	db->led = true;
+	pthread_mutex_unlock(&db->queue_lock);
+
+	if (!leads) {
+		while (sem_wait(&job.wake) < 0 && errno == EINTR) {
+		}
+		leads = job.lead;
+	}
+	if (leads)
+		lead(db, &job);
+	sem_destroy(&job.wake);
+	return job.result;
+}
+
+/* ---- reading ---- */
+
+static struct db_conn *take_reader(struct db *db, struct err *err)
+{
+	struct db_conn *conn;
+
+	pthread_mutex_lock(&db->readers_lock);
+	while (!db->free_readers && db->n_readers == db->n_readers_max)
+		pthread_cond_wait(&db->reader_free, &db->readers_lock);
+	conn = db->free_readers;
+	if (conn)
+		db->free_readers = conn->next_free;
+	else
+		db->n_readers++;
+	pthread_mutex_unlock(&db->readers_lock);
+	if (conn || open_reader(db, &conn, err) == 0)
+		return conn;
+
+	pthread_mutex_lock(&db->readers_lock);
+	db->n_readers--;
+	pthread_cond_signal(&db->reader_free);
+	pthread_mutex_unlock(&db->readers_lock);
+	return NULL;
+}
+
+static void give_reader(struct db *db, struct db_conn *conn, bool keep)
+{
+	pthread_mutex_lock(&db->readers_lock);
+	if (keep) {
+		conn->next_free = db->free_readers;
+		db->free_readers = conn;
+	} else {
+		db->n_readers--;
+	}
+	pthread_cond_signal(&db->reader_free);
+	pthread_mutex_unlock(&db->readers_lock);
+	if (!keep)
+		db_conn_close(conn);
+}
+
+int db_read(struct db *db, db_read_fn fn, void *arg, struct err *err)
+{
+	struct db_conn *conn = take_reader(db, err);
+	struct err ignored = ERR_INIT;
+	int result;
+
+	if (!conn)
+		return -1;
+	if (db_conn_run(conn, begin_read_sql, err) != SQLITE_OK) {
+		give_reader(db, conn, false);
+		return -1;
+	}
+	result = fn(conn, arg, err);
+	db_conn_reset(conn);
+	/* Nothing was changed, so there is nothing that could fail to be kept. */
+	give_reader(db, conn,
+		    sqlite3_get_autocommit(conn->handle) ||
+			    db_conn_run(conn, commit_sql, &ignored) == SQLITE_OK);
+	return result;
+}
+
+/* ---- checkpoints ---- */
+
+/*
+ * Writers go on during the bulk of the work. They append to the WAL meanwhile, so that alone would never
+ * come to its end: the rest, a few frames, is moved while they wait, and their next commit starts the WAL
+ * anew.
+ */
+static int checkpoint(struct db *db, struct err *err)
+{
+	if (checkpoint_passive(db, err) < 0)
+		return -1;
+	LOCK_GUARD(&db->write_lock);
+	return checkpoint_passive(db, err);
+}
+
+static void *checkpointer_main(void *arg)
+{
+	struct db *db = arg;
+	bool failing = false;
+
+	pthread_mutex_lock(&db->queue_lock);
+	for (;;) {
+		struct err err = ERR_INIT;
+
+		while (!db->stopping && db->wal_frames < db->checkpoint_at)
+			pthread_cond_wait(&db->checkpoint_wanted, &db->queue_lock);
+		if (db->stopping)
+			break;
+		pthread_mutex_unlock(&db->queue_lock);
+
+		if (checkpoint(db, &err) == 0) {
+			failing = false;
+		} else if (!failing) {
+			failing = true;
+			log_event(LOG_WARN, "the database's log could not be moved, and grows",
+				  LOG_STR("database", db->path), LOG_ERR(&err));
+		}
+
+		pthread_mutex_lock(&db->queue_lock);
+		/* If it cannot start anew, for a long reader or an error, try again later. */
+		db->checkpoint_at = db->wal_frames + CHECKPOINT_FRAMES;
+	}
+	pthread_mutex_unlock(&db->queue_lock);
+	return NULL;
+}
+
+int db_checkpoint(struct db *db, struct err *err)
+{
+	LOCK_GUARD(&db->write_lock);
+	if (db->suspect && reopen_writer(db, err) < 0)
+		return -1;
+	return checkpoint_all(db, SQLITE_CHECKPOINT_FULL, err);
+}

@@ -1,0 +1,1200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/db.h"
+#include "tests/base/test_db_fault.h"
+#include "tests/support/temp_root.h"
+
+#define APPLICATION_ID 0x6c746573
+#define N_CALLERS      8
+/* More commits than the WAL holds before it is moved into the database. */
+#define MANY_COMMITS   3000
+
+static const char *const migrations[] = {
+	"CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE, data BLOB);"
+	"CREATE TABLE child (parent INTEGER NOT NULL REFERENCES t (id))",
+	"ALTER TABLE t ADD COLUMN added INTEGER NOT NULL DEFAULT 7",
+};
+
+static struct db_options options_for(const char *path)
+{
+	return (struct db_options){.path = path,
+				   .migrations = migrations,
+				   .n_migrations = 2,
+				   .n_readers = 2,
+				   .application_id = APPLICATION_ID};
+}
+
+/** struct fixture - an open database in a directory of its own */
+struct fixture {
+	struct temp_root *root;
+	char *path;
+	char *wal_path;
+	struct db *db;
+	struct err err;
+};
+
+static void open_db(struct fixture *f)
+{
+	struct db_options options = options_for(f->path);
+
+	assert_ok(db_open(&options, &f->db, &f->err), &f->err);
+}
+
+static void reopen_db(struct fixture *f)
+{
+	db_close(f->db);
+	f->db = NULL;
+	open_db(f);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	f->root = temp_root_new();
+	f->path = temp_root_path(f->root, "test.db");
+	f->wal_path = temp_root_path(f->root, "test.db-wal");
+	open_db(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	db_fault_clear();
+	db_close(f->db);
+	temp_root_free(f->root);
+	free(f->wal_path);
+	free(f->path);
+	free(f);
+	return 0;
+}
+
+static int run_sql(struct db_conn *conn, const char *sql, struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	return db_step(stmt, err);
+}
+
+/* ---- reading and writing ---- */
+
+static int insert(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "INSERT INTO t (name) VALUES (?)";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	db_bind_text(stmt, 1, arg);
+	return db_step(stmt, err);
+}
+
+static int count(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "SELECT count(*) FROM t";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0 || db_step(stmt, err) < 0)
+		return -1;
+	*(int64_t *)arg = db_column_int(stmt, 0);
+	return 0;
+}
+
+static int64_t n_rows(struct db *db)
+{
+	struct err err = ERR_INIT;
+	int64_t n = -1;
+
+	assert_ok(db_read(db, count, &n, &err), &err);
+	return n;
+}
+
+static int write_name(struct fixture *f, const char *name)
+{
+	return db_write(f->db, insert, (void *)(uintptr_t)name, NULL, NULL, &f->err);
+}
+
+static void write_is_read_by_the_next_read(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(n_rows(f->db), 0);
+	assert_ok(write_name(f, "a"), &f->err);
+	assert_int_equal(n_rows(f->db), 1);
+	reopen_db(f);
+	assert_int_equal(n_rows(f->db), 1);
+}
+
+struct values {
+	int64_t number;
+	const char *text;
+	const void *data;
+	size_t size;
+};
+
+static const char values_sql[] = "SELECT ?, ?, ?, ?";
+
+static int echo(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct values *values = arg;
+	struct db_stmt *stmt;
+	size_t size;
+
+	if (db_prepare(conn, values_sql, &stmt, err) < 0)
+		return -1;
+	db_bind_int(stmt, 1, values->number);
+	db_bind_text(stmt, 2, values->text);
+	db_bind_blob(stmt, 3, values->data, values->size);
+	db_bind_null(stmt, 4);
+	if (db_step(stmt, err) != 1)
+		return -1;
+	assert_int_equal(db_column_int(stmt, 0), values->number);
+	assert_string_equal(db_column_text(stmt, 1), values->text);
+	assert_memory_equal(db_column_blob(stmt, 2, &size), values->data, values->size);
+	assert_int_equal(size, values->size);
+	assert_false(db_column_is_null(stmt, 2));
+	assert_true(db_column_is_null(stmt, 3));
+	assert_null(db_column_text(stmt, 3));
+	return db_step(stmt, err);
+}
+
+static void values_come_back_as_they_were_bound(void **state)
+{
+	struct fixture *f = *state;
+	struct values values[] = {
+		{INT64_MAX, "text", "\0\1\2", 3},
+		{INT64_MIN, "", "\0", 1},
+		{-62135596800, "\xc3\xa9 \xe2\x82\xac", "12345678", 8},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(values); i++)
+		assert_ok(db_read(f->db, echo, &values[i], &f->err), &f->err);
+}
+
+static int bind_empty_blob(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, "SELECT typeof(?)", &stmt, err) < 0)
+		return -1;
+	db_bind_blob(stmt, 1, NULL, 0);
+	assert_int_equal(db_step(stmt, err), 1);
+	assert_string_equal(db_column_text(stmt, 0), "blob");
+	return 0;
+}
+
+static void empty_blob_is_not_null(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_ok(db_read(f->db, bind_empty_blob, NULL, &f->err), &f->err);
+}
+
+static int bind_out_of_range(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, "SELECT ?", &stmt, err) < 0)
+		return -1;
+	db_bind_int(stmt, 2, 1);
+	return db_step(stmt, err);
+}
+
+static void failed_bind_is_reported_by_the_step(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_fails(db_read(f->db, bind_out_of_range, NULL, &f->err), &f->err, ERR_INTERNAL);
+}
+
+static int insert_twice_and_tell(struct db_conn *conn, void *arg, struct err *err)
+{
+	int64_t *told = arg;
+
+	if (insert(conn, (void *)(uintptr_t) "a", err) < 0 ||
+	    insert(conn, (void *)(uintptr_t) "b", err) < 0)
+		return -1;
+	told[0] = db_last_insert_id(conn);
+	if (run_sql(conn, "UPDATE t SET name = name || 'x'", err) < 0)
+		return -1;
+	told[1] = db_n_changed(conn);
+	return 0;
+}
+
+static void changes_are_counted(void **state)
+{
+	struct fixture *f = *state;
+	int64_t told[2];
+
+	assert_ok(db_write(f->db, insert_twice_and_tell, told, NULL, NULL, &f->err), &f->err);
+	assert_int_equal(told[0], 2);
+	assert_int_equal(told[1], 2);
+}
+
+struct outcome {
+	int result;
+};
+
+static int insert_then(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct outcome *outcome = arg;
+
+	if (insert(conn, NULL, err) < 0)
+		return -1;
+	if (outcome->result < 0)
+		return err_set(err, ERR_NOT_FOUND, "on purpose");
+	return outcome->result;
+}
+
+static void failed_write_is_undone(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome outcome = {-1};
+
+	assert_fails(db_write(f->db, insert_then, &outcome, NULL, NULL, &f->err), &f->err,
+		     ERR_NOT_FOUND);
+	assert_string_equal(f->err.msg, "on purpose");
+	assert_int_equal(n_rows(f->db), 0);
+}
+
+static void positive_outcome_is_returned_and_undone(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome outcome = {3};
+
+	assert_int_equal(db_write(f->db, insert_then, &outcome, NULL, NULL, &f->err), 3);
+	assert_int_equal(n_rows(f->db), 0);
+}
+
+static void violated_constraint_is_aborted(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_ok(write_name(f, "a"), &f->err);
+	assert_fails(write_name(f, "a"), &f->err, ERR_ABORTED);
+	assert_int_equal(n_rows(f->db), 1);
+}
+
+static int insert_orphan(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	return run_sql(conn, "INSERT INTO child VALUES (4711)", err);
+}
+
+static void foreign_keys_are_enforced(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_fails(db_write(f->db, insert_orphan, NULL, NULL, NULL, &f->err), &f->err,
+		     ERR_ABORTED);
+}
+
+static void reader_cannot_write(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_fails(db_read(f->db, insert, NULL, &f->err), &f->err, ERR_FAILED_PRECONDITION);
+	assert_int_equal(n_rows(f->db), 0);
+}
+
+static int leave_select_open(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "SELECT id FROM t ORDER BY id";
+	struct db_stmt *stmt, **seen = arg, *again;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0 || db_step(stmt, err) != 1)
+		return -1;
+	assert_int_equal(db_column_int(stmt, 0), 1);
+	assert_true(!*seen || *seen == stmt);
+	*seen = stmt;
+	/* Asking for it again starts it anew. */
+	if (db_prepare(conn, sql, &again, err) < 0 || db_step(again, err) != 1)
+		return -1;
+	assert_ptr_equal(again, stmt);
+	assert_int_equal(db_column_int(stmt, 0), 1);
+	return 0;
+}
+
+static void statement_is_prepared_once_and_reset_at_the_end(void **state)
+{
+	struct fixture *f = *state;
+	struct db_stmt *seen = NULL;
+
+	assert_ok(write_name(f, "a"), &f->err);
+	assert_ok(write_name(f, "b"), &f->err);
+	for (int i = 0; i < 3; i++)
+		assert_ok(db_write(f->db, leave_select_open, &seen, NULL, NULL, &f->err), &f->err);
+	/* A statement that still ran would keep this from taking all of the WAL. */
+	seen = NULL;
+	assert_ok(db_read(f->db, leave_select_open, &seen, &f->err), &f->err);
+	assert_ok(db_checkpoint(f->db, &f->err), &f->err);
+}
+
+static int bad_sql(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	return run_sql(conn, "SELEKT", err);
+}
+
+static void wrong_sql_is_our_fault(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_fails(db_read(f->db, bad_sql, NULL, &f->err), &f->err, ERR_INTERNAL);
+	assert_non_null(strstr(f->err.msg, "syntax"));
+	assert_non_null(strstr(f->err.msg, f->path));
+}
+
+struct two_counts {
+	struct fixture *f;
+	int64_t before, after;
+};
+
+static void *write_one(void *arg)
+{
+	struct fixture *f = arg;
+	struct err err = ERR_INIT;
+
+	assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &err), &err);
+	return NULL;
+}
+
+static int count_around_a_write(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct two_counts *counts = arg;
+	pthread_t writer;
+
+	if (count(conn, &counts->before, err) < 0)
+		return -1;
+	assert_int_equal(pthread_create(&writer, NULL, write_one, counts->f), 0);
+	pthread_join(writer, NULL);
+	return count(conn, &counts->after, err);
+}
+
+static void read_sees_one_moment(void **state)
+{
+	struct fixture *f = *state;
+	struct two_counts counts = {.f = f};
+
+	assert_ok(db_read(f->db, count_around_a_write, &counts, &f->err), &f->err);
+	assert_int_equal(counts.before, 0);
+	assert_int_equal(counts.after, 0);
+	assert_int_equal(n_rows(f->db), 1);
+}
+
+struct reads {
+	struct fixture *f;
+	atomic_uint *n_inside;
+	unsigned int n_max;
+};
+
+static int look_around(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct reads *reads = arg;
+	int64_t n;
+
+	assert_in_range(atomic_fetch_add(reads->n_inside, 1), 0, reads->n_max - 1);
+	if (count(conn, &n, err) < 0)
+		return -1;
+	atomic_fetch_sub(reads->n_inside, 1);
+	return 0;
+}
+
+static void *read_many(void *arg)
+{
+	struct reads *reads = arg;
+	struct err err = ERR_INIT;
+
+	for (int i = 0; i < 200; i++)
+		assert_ok(db_read(reads->f->db, look_around, reads, &err), &err);
+	return NULL;
+}
+
+static void readers_share_their_connections(void **state)
+{
+	struct fixture *f = *state;
+	atomic_uint n_inside = 0;
+	struct reads reads = {f, &n_inside, 2};
+	pthread_t threads[N_CALLERS];
+
+	for (size_t i = 0; i < N_CALLERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, read_many, &reads), 0);
+	for (size_t i = 0; i < N_CALLERS; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(n_inside, 0);
+}
+
+/* ---- groups ---- */
+
+typedef int (*barrier_fn)(void *arg, struct err *err);
+
+/** struct crowd - callers of which the first holds up the others, so that these queue up behind it */
+struct crowd {
+	struct fixture *f;
+	atomic_uint n_started;
+	atomic_uint n_barriers;
+};
+
+/** struct member - one caller; @result and @err are what db_write() gave */
+struct member {
+	struct crowd *crowd;
+	pthread_t thread;
+	db_write_fn fn;
+	barrier_fn barrier;
+	void *barrier_arg;
+	char name[32];
+	int result;
+	struct err err;
+	unsigned int n_runs;
+};
+
+static int member_insert(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct member *member = arg;
+
+	member->n_runs++;
+	return insert(conn, member->name, err);
+}
+
+static int member_insert_and_fail(struct db_conn *conn, void *arg, struct err *err)
+{
+	if (member_insert(conn, arg, err) < 0)
+		return -1;
+	return err_set(err, ERR_NOT_FOUND, "on purpose");
+}
+
+static int member_hold_up(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct member *member = arg;
+
+	while (atomic_load(&member->crowd->n_started) < N_CALLERS)
+		sched_yield();
+	/* They are between this count and the queue: let them get there. */
+	for (int i = 0; i < 200; i++)
+		sched_yield();
+	return member_insert(conn, arg, err);
+}
+
+static void *member_main(void *arg)
+{
+	struct member *member = arg;
+
+	atomic_fetch_add(&member->crowd->n_started, 1);
+	member->result = db_write(member->crowd->f->db, member->fn, member, member->barrier,
+				  member->barrier_arg, &member->err);
+	return NULL;
+}
+
+static int good_barrier(void *arg, UNUSED struct err *err)
+{
+	struct crowd *crowd = arg;
+
+	atomic_fetch_add(&crowd->n_barriers, 1);
+	return 0;
+}
+
+static int bad_barrier(UNUSED void *arg, struct err *err)
+{
+	return err_set(err, ERR_DATA_LOSS, "barrier on purpose");
+}
+
+static void crowd_init(struct crowd *crowd, struct fixture *f, struct member *members, int round)
+{
+	*crowd = (struct crowd){.f = f};
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		members[i] = (struct member){.crowd = crowd, .fn = member_insert};
+		snprintf(members[i].name, sizeof(members[i].name), "%d/%zu", round, i);
+	}
+	members[0].fn = member_hold_up;
+}
+
+static void crowd_run(struct member *members)
+{
+	for (size_t i = 0; i < N_CALLERS; i++)
+		assert_int_equal(pthread_create(&members[i].thread, NULL, member_main, &members[i]),
+				 0);
+	for (size_t i = 0; i < N_CALLERS; i++)
+		pthread_join(members[i].thread, NULL);
+}
+
+static void waiting_callers_share_one_barrier_and_commit(void **state)
+{
+	struct fixture *f = *state;
+	struct member members[N_CALLERS];
+	struct crowd crowd;
+	unsigned int n_barriers = N_CALLERS;
+	int round;
+
+	/* Whether all of them are queued in time is up to the scheduler: it will be so once. */
+	for (round = 0; round < 10000 && n_barriers > 2; round++) {
+		crowd_init(&crowd, f, members, round);
+		for (size_t i = 0; i < N_CALLERS; i++) {
+			members[i].barrier = good_barrier;
+			members[i].barrier_arg = &crowd;
+		}
+		crowd_run(members);
+		for (size_t i = 0; i < N_CALLERS; i++)
+			assert_ok(members[i].result, &members[i].err);
+		n_barriers = crowd.n_barriers;
+	}
+	assert_in_range(n_barriers, 1, 2);
+	assert_int_equal(n_rows(f->db), round * N_CALLERS);
+}
+
+static void failure_of_one_caller_spares_the_others(void **state)
+{
+	struct fixture *f = *state;
+	struct member members[N_CALLERS];
+	struct crowd crowd;
+
+	for (int round = 0; round < 20; round++) {
+		crowd_init(&crowd, f, members, round);
+		members[3].fn = members[5].fn = member_insert_and_fail;
+		crowd_run(members);
+		for (size_t i = 0; i < N_CALLERS; i++) {
+			if (i == 3 || i == 5)
+				assert_fails(members[i].result, &members[i].err, ERR_NOT_FOUND);
+			else
+				assert_ok(members[i].result, &members[i].err);
+		}
+		assert_int_equal(n_rows(f->db), (round + 1) * (N_CALLERS - 2));
+	}
+}
+
+static void failed_barrier_fails_those_who_gave_it(void **state)
+{
+	struct fixture *f = *state;
+	struct member members[N_CALLERS];
+	struct crowd crowd;
+
+	for (int round = 0; round < 20; round++) {
+		crowd_init(&crowd, f, members, round);
+		members[1].barrier = members[6].barrier = bad_barrier;
+		members[2].barrier = good_barrier;
+		members[2].barrier_arg = &crowd;
+		/* Refused by its function before any barrier: keeps that refusal, and needs none. */
+		members[4].fn = member_insert_and_fail;
+		members[4].barrier = bad_barrier;
+		crowd_run(members);
+		for (size_t i = 0; i < N_CALLERS; i++) {
+			if (i == 4)
+				assert_fails(members[i].result, &members[i].err, ERR_NOT_FOUND);
+			else if (i == 1 || i == 6)
+				assert_fails(members[i].result, &members[i].err, ERR_DATA_LOSS);
+			else
+				assert_ok(members[i].result, &members[i].err);
+			assert_true(members[i].n_runs >= 1);
+		}
+		/* What it has made durable stays so when the transaction is repeated. */
+		assert_int_equal(crowd.n_barriers, 1);
+		assert_int_equal(n_rows(f->db), (round + 1) * (N_CALLERS - 3));
+	}
+}
+
+static void *write_many(void *arg)
+{
+	struct fixture *f = arg;
+	struct err err = ERR_INIT;
+
+	for (int i = 0; i < MANY_COMMITS / N_CALLERS; i++)
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &err), &err);
+	return NULL;
+}
+
+static off_t size_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_size;
+}
+
+static void log_is_written_over_rather_than_grown(void **state)
+{
+	struct fixture *f = *state;
+	off_t size = size_of(f->wal_path);
+
+	assert_true(size > 1 << 20);
+	for (int i = 0; i < MANY_COMMITS; i++)
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+	assert_int_equal(size_of(f->wal_path), size);
+	assert_int_equal(n_rows(f->db), MANY_COMMITS);
+	/* It did get into the database file. */
+	assert_true(size_of(f->path) > MANY_COMMITS);
+	db_close(f->db);
+	f->db = NULL;
+	assert_int_equal(size_of(f->wal_path), 0);
+	open_db(f);
+	assert_int_equal(n_rows(f->db), MANY_COMMITS);
+}
+
+static void many_writers_and_checkpoints_lose_nothing(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t threads[N_CALLERS];
+
+	for (size_t i = 0; i < N_CALLERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, write_many, f), 0);
+	for (int i = 0; i < 20; i++)
+		assert_ok(db_checkpoint(f->db, &f->err), &f->err);
+	for (size_t i = 0; i < N_CALLERS; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(n_rows(f->db), MANY_COMMITS / N_CALLERS * N_CALLERS);
+	reopen_db(f);
+	assert_int_equal(n_rows(f->db), MANY_COMMITS / N_CALLERS * N_CALLERS);
+}
+
+/* ---- a disk that fails ---- */
+
+static void copy_file(const char *from, const char *to)
+{
+	CLEANUP(close_fd) int in = open(from, O_RDONLY | O_CLOEXEC);
+	CLEANUP(close_fd) int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	char buf[65536];
+	ssize_t n;
+
+	assert_true(in >= 0 && out >= 0);
+	while ((n = read(in, buf, sizeof(buf))) > 0)
+		assert_int_equal(write(out, buf, (size_t)n), n);
+	assert_int_equal(n, 0);
+}
+
+/* Rows that a start would find if the process were killed now. */
+static int64_t n_rows_after_a_crash(struct fixture *f)
+{
+	CLEANUP(free_ptr) char *path = temp_root_path(f->root, "crashed.db");
+	CLEANUP(free_ptr) char *wal_path = temp_root_path(f->root, "crashed.db-wal");
+	struct db_options options = options_for(path);
+	struct db *db;
+	int64_t n;
+
+	copy_file(f->path, path);
+	copy_file(f->wal_path, wal_path);
+	assert_ok(db_open(&options, &db, &f->err), &f->err);
+	n = n_rows(db);
+	db_close(db);
+	return n;
+}
+
+static int insert_a_lot(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	return run_sql(
+		conn,
+		"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)"
+		"INSERT INTO t (data) SELECT randomblob(1000) FROM n",
+		err);
+}
+
+struct disk_failure {
+	enum db_fault fault;
+	enum err_code want;
+	int want_errno;
+};
+
+static const struct disk_failure disk_failures[] = {
+	{DB_FAULT_WRITE_ENOSPC, ERR_RESOURCE_EXHAUSTED, ENOSPC},
+	{DB_FAULT_WRITE_SHORT, ERR_RESOURCE_EXHAUSTED, ENOSPC},
+	{DB_FAULT_WRITE_EIO, ERR_INTERNAL, EIO},
+	{DB_FAULT_SYNC_EIO, ERR_INTERNAL, EIO},
+	{DB_FAULT_SYNC_EDQUOT, ERR_RESOURCE_EXHAUSTED, EDQUOT},
+};
+
+/*
+ * Fail at the first write or sync of a commit, then at the second, until none is left to fail.
+ * @fresh: the commit is the first one in the log, which starts with syncing the log's header
+ * Return: how many failed.
+ */
+static int fail_commits(struct fixture *f, const struct disk_failure *failure, bool fresh)
+{
+	int64_t n = n_rows(f->db);
+
+	for (int n_failed = 0;; n_failed++) {
+		int result;
+
+		if (fresh) {
+			reopen_db(f);
+		} else {
+			assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+			n++;
+		}
+		/* A full disk stays full: once would be forgiven, see the next test. */
+		if (failure->want_errno == ENOSPC)
+			db_fault_from(failure->fault, (unsigned int)n_failed);
+		else
+			db_fault_once(failure->fault, (unsigned int)n_failed);
+		result = db_write(f->db, insert_a_lot, NULL, NULL, NULL, &f->err);
+		if (db_fault_clear() == 0) {
+			assert_ok(result, &f->err);
+			assert_int_equal(n_rows(f->db), n + 50);
+			return n_failed;
+		}
+		assert_fails(result, &f->err, failure->want);
+		assert_int_equal(f->err.sys_errno, failure->want_errno);
+		assert_int_equal(n_rows(f->db), n);
+		assert_int_equal(n_rows_after_a_crash(f), n);
+		/* Usable at once, without being opened anew by the caller. */
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+		n++;
+		assert_int_equal(n_rows(f->db), n);
+		assert_int_equal(n_rows_after_a_crash(f), n);
+	}
+}
+
+static void failed_commit_leaves_no_trace(void **state)
+{
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(disk_failures); i++) {
+		bool is_sync = disk_failures[i].fault == DB_FAULT_SYNC_EIO ||
+			       disk_failures[i].fault == DB_FAULT_SYNC_EDQUOT;
+		int64_t n;
+
+		assert_true(fail_commits(f, &disk_failures[i], true) >= (is_sync ? 2 : 20));
+		assert_true(fail_commits(f, &disk_failures[i], false) >= (is_sync ? 1 : 20));
+		n = n_rows(f->db);
+		reopen_db(f);
+		assert_int_equal(n_rows(f->db), n);
+	}
+}
+
+static void full_log_is_emptied_before_a_commit_fails(void **state)
+{
+	struct fixture *f = *state;
+	unsigned int after = 0;
+
+	do {
+		db_fault_once(DB_FAULT_WRITE_ENOSPC, after++);
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+		assert_int_equal(n_rows(f->db), after);
+	} while (db_fault_clear() > 0);
+	assert_true(after > 1);
+}
+
+static void disk_that_stays_broken_fails_every_write_until_it_is_well(void **state)
+{
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(disk_failures); i++) {
+		int64_t n = n_rows(f->db);
+
+		db_fault_from(disk_failures[i].fault, 0);
+		for (int j = 0; j < 3; j++)
+			assert_fails(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err,
+				     disk_failures[i].want);
+		assert_int_equal(n_rows(f->db), n);
+		db_fault_clear();
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+		assert_int_equal(n_rows(f->db), n + 1);
+		reopen_db(f);
+		assert_int_equal(n_rows(f->db), n + 1);
+	}
+}
+
+static void failed_commit_fails_all_of_its_callers(void **state)
+{
+	struct fixture *f = *state;
+	struct member members[N_CALLERS];
+	struct crowd crowd;
+
+	for (int round = 0; round < 20; round++) {
+		crowd_init(&crowd, f, members, round);
+		db_fault_from(DB_FAULT_SYNC_EIO, 0);
+		crowd_run(members);
+		db_fault_clear();
+		for (size_t i = 0; i < N_CALLERS; i++)
+			assert_fails(members[i].result, &members[i].err, ERR_INTERNAL);
+		assert_int_equal(n_rows(f->db), 0);
+	}
+	assert_ok(write_name(f, "a"), &f->err);
+	reopen_db(f);
+	assert_int_equal(n_rows(f->db), 1);
+}
+
+static void failed_checkpoint_loses_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_ok(db_write(f->db, insert_a_lot, NULL, NULL, NULL, &f->err), &f->err);
+	for (size_t i = 0; i < ARRAY_LEN(disk_failures); i++) {
+		db_fault_from(disk_failures[i].fault, 0);
+		assert_fails(db_checkpoint(f->db, &f->err), &f->err, disk_failures[i].want);
+		assert_true(db_fault_clear() > 0);
+		assert_int_equal(n_rows(f->db), 50);
+		assert_int_equal(n_rows_after_a_crash(f), 50);
+	}
+	assert_ok(db_checkpoint(f->db, &f->err), &f->err);
+	reopen_db(f);
+	assert_int_equal(n_rows(f->db), 50);
+}
+
+/* ---- opening ---- */
+
+static void assert_open_fails(const struct db_options *options, enum err_code want)
+{
+	struct err err = ERR_INIT;
+	struct db *db = NULL;
+
+	assert_fails(db_open(options, &db, &err), &err, want);
+	assert_null(db);
+	assert_contains(err.msg, options->path);
+}
+
+static void file_is_for_its_owner_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+
+	assert_int_equal(stat(f->path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(stat(f->wal_path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+}
+
+static int read_added_column(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, "SELECT added FROM t", &stmt, err) < 0 || db_step(stmt, err) < 0)
+		return -1;
+	*(int64_t *)arg = db_column_int(stmt, 0);
+	return 0;
+}
+
+static void older_database_is_migrated(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP(free_ptr) char *path = temp_root_path(f->root, "old.db");
+	struct db_options options = options_for(path);
+	struct db *db;
+	int64_t added = 0;
+
+	options.n_migrations = 1;
+	assert_ok(db_open(&options, &db, &f->err), &f->err);
+	assert_ok(db_write(db, insert, NULL, NULL, NULL, &f->err), &f->err);
+	db_close(db);
+	options.n_migrations = 2;
+	assert_ok(db_open(&options, &db, &f->err), &f->err);
+	assert_ok(db_read(db, read_added_column, &added, &f->err), &f->err);
+	assert_int_equal(added, 7);
+	db_close(db);
+}
+
+static void failed_migration_changes_nothing(void **state)
+{
+	struct fixture *f = *state;
+	const char *const bad[] = {migrations[0], migrations[1],
+				   "DELETE FROM t; CREATE TABLE u (x); NONSENSE"};
+	struct db_options options = options_for(f->path);
+
+	assert_ok(write_name(f, "a"), &f->err);
+	db_close(f->db);
+	f->db = NULL;
+	options.migrations = bad;
+	options.n_migrations = 3;
+	assert_open_fails(&options, ERR_INTERNAL);
+	open_db(f);
+	assert_int_equal(n_rows(f->db), 1);
+}
+
+static void newer_database_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct db_options options = options_for(f->path);
+
+	db_close(f->db);
+	f->db = NULL;
+	options.n_migrations = 1;
+	assert_open_fails(&options, ERR_FAILED_PRECONDITION);
+}
+
+static void database_of_another_application_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP(free_ptr) char *path = temp_root_path(f->root, "foreign.db");
+	struct db_options options = options_for(f->path);
+
+	options.application_id++;
+	assert_open_fails(&options, ERR_FAILED_PRECONDITION);
+
+	/* Made with plain sqlite: it has no application id, but it has tables. */
+	db_fault_make_foreign(path);
+	options.path = path;
+	assert_open_fails(&options, ERR_FAILED_PRECONDITION);
+}
+
+static void refused_file_stays_as_it_is(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP(free_ptr) char *path = temp_root_path(f->root, "notes.txt");
+	CLEANUP(free_ptr) char *copy = temp_root_path(f->root, "copy");
+	CLEANUP(free_ptr) char *command = NULL;
+	struct db_options options = options_for(path);
+	FILE *file = fopen(path, "w");
+
+	assert_non_null(file);
+	for (int i = 0; i < 1000; i++)
+		fprintf(file, "line %d of what is no database\n", i);
+	fclose(file);
+	copy_file(path, copy);
+	assert_open_fails(&options, ERR_DATA_LOSS);
+	assert_true(asprintf(&command, "cmp '%s' '%s'", path, copy) > 0);
+	assert_int_equal(system(command), 0);
+}
+
+static void directory_in_its_place_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct db_options options = options_for(f->root->path);
+
+	assert_open_fails(&options, ERR_DATA_LOSS);
+}
+
+static void missing_directory_is_an_error(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP(free_ptr) char *path = temp_root_path(f->root, "nowhere/test.db");
+	struct db_options options = options_for(path);
+
+	assert_open_fails(&options, ERR_INTERNAL);
+}
+
+static void truncated_database_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct db_options options = options_for(f->path);
+
+	assert_ok(db_write(f->db, insert_a_lot, NULL, NULL, NULL, &f->err), &f->err);
+	db_close(f->db);
+	f->db = NULL;
+	assert_int_equal(truncate(f->path, 8192), 0);
+	assert_open_fails(&options, ERR_DATA_LOSS);
+	assert_int_equal(size_of(f->path), 8192);
+}
+
+static void log_without_its_database_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP(free_ptr) char *path = temp_root_path(f->root, "lost.db");
+	CLEANUP(free_ptr) char *wal_path = temp_root_path(f->root, "lost.db-wal");
+	struct db_options options = options_for(path);
+
+	assert_ok(write_name(f, "a"), &f->err);
+	copy_file(f->wal_path, wal_path);
+	assert_open_fails(&options, ERR_DATA_LOSS);
+	assert_int_equal(access(wal_path, F_OK), 0);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+static void damage_inside_is_data_loss(void **state)
+{
+	struct fixture *f = *state;
+	static const char junk[4096] = {[0] = 0x55, [100] = 0x55};
+	CLEANUP(close_fd) int fd = -1;
+	int64_t n;
+	off_t size;
+
+	assert_ok(db_write(f->db, insert_a_lot, NULL, NULL, NULL, &f->err), &f->err);
+	db_close(f->db);
+	f->db = NULL;
+	size = size_of(f->path);
+	fd = open(f->path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	/* The first page holds the schema, which opening reads. */
+	for (off_t at = 4096; at < size; at += 4096)
+		assert_int_equal(pwrite(fd, junk, sizeof(junk), at), sizeof(junk));
+	open_db(f);
+	assert_fails(db_read(f->db, count, &n, &f->err), &f->err, ERR_DATA_LOSS);
+	assert_fails(write_name(f, "a"), &f->err, ERR_DATA_LOSS);
+}
+
+static void empty_file_becomes_a_database(void **state)
+{
+	struct fixture *f = *state;
+	CLEANUP(free_ptr) char *path = temp_root_path(f->root, "empty.db");
+	struct db_options options = options_for(path);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	struct db *db;
+
+	assert_true(fd >= 0);
+	close(fd);
+	assert_ok(db_open(&options, &db, &f->err), &f->err);
+	assert_int_equal(n_rows(db), 0);
+	db_close(db);
+}
+
+static void close_accepts_null(UNUSED void **state)
+{
+	db_close(NULL);
+}
+
+/* ---- kill -9 ---- */
+
+#define N_KILLS          5
+#define ACKS_BEFORE_KILL 1500
+
+struct acker {
+	struct db *db;
+	int fd;
+	int64_t first;
+};
+
+static int insert_number(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, "INSERT INTO t (id) VALUES (?)", &stmt, err) < 0)
+		return -1;
+	db_bind_int(stmt, 1, *(int64_t *)arg);
+	return db_step(stmt, err);
+}
+
+static void *write_and_acknowledge(void *arg)
+{
+	struct acker *acker = arg;
+	struct err err = ERR_INIT;
+
+	for (int64_t i = acker->first;; i++)
+		if (db_write(acker->db, insert_number, &i, NULL, NULL, &err) < 0 ||
+		    write(acker->fd, &i, sizeof(i)) != sizeof(i))
+			_exit(1);
+}
+
+static void child_main(const char *path, int fd, int round)
+{
+	struct db_options options = options_for(path);
+	struct err err = ERR_INIT;
+	struct acker ackers[4];
+	pthread_t thread;
+	struct db *db;
+
+	if (db_open(&options, &db, &err) < 0)
+		_exit(1);
+	for (size_t i = 0; i < ARRAY_LEN(ackers); i++) {
+		ackers[i] = (struct acker){db, fd,
+					   (round * (int64_t)ARRAY_LEN(ackers) + (int64_t)i) << 32};
+		if (i > 0 && pthread_create(&thread, NULL, write_and_acknowledge, &ackers[i]) != 0)
+			_exit(1);
+	}
+	write_and_acknowledge(&ackers[0]);
+}
+
+static int count_number(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "SELECT 1 FROM t WHERE id = ?";
+	const int64_t *number = arg;
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	db_bind_int(stmt, 1, *number);
+	return db_step(stmt, err);
+}
+
+static void acknowledged_rows_survive_kill_9(void **state)
+{
+	struct fixture *f = *state;
+	static int64_t acked[N_KILLS * ACKS_BEFORE_KILL * 100];
+	size_t n = 0;
+
+	/* No thread may run while this process forks. */
+	db_close(f->db);
+	f->db = NULL;
+	for (int round = 0; round < N_KILLS; round++) {
+		size_t enough = n + ACKS_BEFORE_KILL + (size_t)round * 300;
+		int pipe_fds[2], status;
+		bool killed = false;
+		pid_t pid;
+
+		assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+		pid = fork();
+		assert_true(pid >= 0);
+		if (pid == 0)
+			child_main(f->path, pipe_fds[1], round);
+		close(pipe_fds[1]);
+		while (n < ARRAY_LEN(acked) &&
+		       read(pipe_fds[0], &acked[n], sizeof(acked[n])) == sizeof(acked[n])) {
+			if (++n >= enough && !killed) {
+				assert_int_equal(kill(pid, SIGKILL), 0);
+				killed = true;
+			}
+		}
+		close(pipe_fds[0]);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+
+		open_db(f);
+		for (size_t i = 0; i < n; i++)
+			if (db_read(f->db, count_number, &acked[i], &f->err) != 1)
+				fail_msg("row %lld is gone", (long long)acked[i]);
+		db_close(f->db);
+		f->db = NULL;
+	}
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(acknowledged_rows_survive_kill_9),
+		TEST(write_is_read_by_the_next_read),
+		TEST(values_come_back_as_they_were_bound),
+		TEST(empty_blob_is_not_null),
+		TEST(failed_bind_is_reported_by_the_step),
+		TEST(changes_are_counted),
+		TEST(failed_write_is_undone),
+		TEST(positive_outcome_is_returned_and_undone),
+		TEST(violated_constraint_is_aborted),
+		TEST(foreign_keys_are_enforced),
+		TEST(reader_cannot_write),
+		TEST(statement_is_prepared_once_and_reset_at_the_end),
+		TEST(wrong_sql_is_our_fault),
+		TEST(read_sees_one_moment),
+		TEST(readers_share_their_connections),
+		TEST(waiting_callers_share_one_barrier_and_commit),
+		TEST(failure_of_one_caller_spares_the_others),
+		TEST(failed_barrier_fails_those_who_gave_it),
+		TEST(log_is_written_over_rather_than_grown),
+		TEST(many_writers_and_checkpoints_lose_nothing),
+		TEST(failed_commit_leaves_no_trace),
+		TEST(full_log_is_emptied_before_a_commit_fails),
+		TEST(disk_that_stays_broken_fails_every_write_until_it_is_well),
+		TEST(failed_commit_fails_all_of_its_callers),
+		TEST(failed_checkpoint_loses_nothing),
+		TEST(file_is_for_its_owner_alone),
+		TEST(older_database_is_migrated),
+		TEST(failed_migration_changes_nothing),
+		TEST(newer_database_is_refused),
+		TEST(database_of_another_application_is_refused),
+		TEST(refused_file_stays_as_it_is),
+		TEST(directory_in_its_place_is_refused),
+		TEST(missing_directory_is_an_error),
+		TEST(truncated_database_is_refused),
+		TEST(log_without_its_database_is_refused),
+		TEST(damage_inside_is_data_loss),
+		TEST(empty_file_becomes_a_database),
+		cmocka_unit_test(close_accepts_null),
+	};
+
+	db_fault_install();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The database on file systems that are really full, or read-only. */
+#include "tests/support/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/db.h"
+#include "tests/support/process.h"
+#include "tests/support/temp_root.h"
+
+#define DISK_BYTES (16u << 20)
+
+static const char *const migrations[] = {"CREATE TABLE t (id INTEGER PRIMARY KEY, data BLOB)"};
+
+static struct db *open_db(const char *path)
+{
+	const struct db_options options = {.path = path,
+					   .migrations = migrations,
+					   .n_migrations = 1,
+					   .n_readers = 1,
+					   .application_id = 1};
+	struct err err = ERR_INIT;
+	struct db *db = NULL;
+
+	assert_ok(db_open(&options, &db, &err), &err);
+	return db;
+}
+
+static int insert(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	static const char sql[] = "INSERT INTO t (data) VALUES (randomblob(100000))";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	return db_step(stmt, err);
+}
+
+static int delete_all(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, "DELETE FROM t", &stmt, err) < 0)
+		return -1;
+	return db_step(stmt, err);
+}
+
+static int count(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, "SELECT count(*), sum(length(data)) FROM t", &stmt, err) < 0 ||
+	    db_step(stmt, err) < 0)
+		return -1;
+	assert_int_equal(db_column_int(stmt, 1), db_column_int(stmt, 0) * 100000);
+	*(int64_t *)arg = db_column_int(stmt, 0);
+	return 0;
+}
+
+static int64_t n_rows(struct db *db)
+{
+	struct err err = ERR_INIT;
+	int64_t n = -1;
+
+	assert_ok(db_read(db, count, &n, &err), &err);
+	return n;
+}
+
+/* Take all room there is. */
+static void fill(const char *path)
+{
+	static const char zeros[65536];
+	CLEANUP(close_fd) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	size_t size = sizeof(zeros);
+
+	assert_true(fd >= 0);
+	while (size > 0)
+		if (write(fd, zeros, size) < 0) {
+			assert_int_equal(errno, ENOSPC);
+			size /= 2;
+		}
+}
+
+static int64_t write_until_full(struct db *db)
+{
+	struct err err = ERR_INIT;
+	int64_t n = 0;
+
+	while (db_write(db, insert, NULL, NULL, NULL, &err) == 0)
+		n++;
+	assert_int_equal(err.code, ERR_RESOURCE_EXHAUSTED);
+	assert_int_equal(err.sys_errno, ENOSPC);
+	return n;
+}
+
+static void full_disk_is_reported_and_survived(void **state)
+{
+	struct temp_root *root = *state;
+	CLEANUP(free_ptr) char *dir = temp_root_path(root, "disk");
+	CLEANUP(free_ptr) char *path = temp_root_path(root, "disk/test.db");
+	CLEANUP(free_ptr) char *filler = temp_root_path(root, "disk/filler");
+	struct err err = ERR_INIT;
+	struct db *db;
+	int64_t n;
+
+	require_private_mounts();
+	assert_int_equal(mkdirat(root->fd, "disk", 0700), 0);
+	mount_tmpfs(dir, DISK_BYTES);
+	db = open_db(path);
+	n = write_until_full(db);
+	assert_true(n > 10);
+	assert_int_equal(n_rows(db), n);
+	fill(filler);
+	n += write_until_full(db);
+	assert_int_equal(n_rows(db), n);
+	db_close(db);
+
+	/* It starts on a full disk too. */
+	db = open_db(path);
+	assert_int_equal(n_rows(db), n);
+	assert_fails(db_write(db, insert, NULL, NULL, NULL, &err), &err, ERR_RESOURCE_EXHAUSTED);
+	db_close(db);
+	assert_int_equal(unlink(filler), 0);
+	db = open_db(path);
+	assert_ok(db_write(db, delete_all, NULL, NULL, NULL, &err), &err);
+	for (int64_t i = 0; i < n; i++)
+		assert_ok(db_write(db, insert, NULL, NULL, NULL, &err), &err);
+	assert_int_equal(n_rows(db), n);
+	db_close(db);
+	assert_int_equal(umount2(dir, 0), 0);
+}
+
+static int delete_one(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	static const char sql[] = "DELETE FROM t WHERE id = (SELECT max(id) FROM t)";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	return db_step(stmt, err);
+}
+
+static int insert_small(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	static const char sql[] = "INSERT INTO t (data) VALUES (randomblob(3000))";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	return db_step(stmt, err);
+}
+
+static void rows_can_be_removed_on_a_full_disk(void **state)
+{
+	struct temp_root *root = *state;
+	CLEANUP(free_ptr) char *dir = temp_root_path(root, "disk");
+	CLEANUP(free_ptr) char *path = temp_root_path(root, "disk/test.db");
+	CLEANUP(free_ptr) char *filler = temp_root_path(root, "disk/filler");
+	struct err err = ERR_INIT;
+	struct db *db;
+	int n = 0;
+
+	require_private_mounts();
+	assert_int_equal(mkdirat(root->fd, "disk", 0700), 0);
+	mount_tmpfs(dir, DISK_BYTES);
+	db = open_db(path);
+	fill(filler);
+	/* More than the log can hold in all, so that it must start anew on the way. */
+	for (int round = 0; round < 50; round++) {
+		int in_round = 0;
+
+		while (db_write(db, insert_small, NULL, NULL, NULL, &err) == 0)
+			in_round++;
+		assert_int_equal(err.code, ERR_RESOURCE_EXHAUSTED);
+		assert_true(in_round > 0);
+		for (int i = 0; i < in_round; i++)
+			assert_ok(db_write(db, delete_one, NULL, NULL, NULL, &err), &err);
+		n += 2 * in_round;
+	}
+	assert_true(n > 5000);
+	db_close(db);
+	assert_int_equal(umount2(dir, 0), 0);
+}
+
+static void read_only_file_system_is_refused(void **state)
+{
+	struct temp_root *root = *state;
+	CLEANUP(free_ptr) char *dir = temp_root_path(root, "disk");
+	CLEANUP(free_ptr) char *path = temp_root_path(root, "disk/test.db");
+	CLEANUP(free_ptr) char *other = temp_root_path(root, "disk/other.db");
+	struct db_options options = {.path = path,
+				     .migrations = migrations,
+				     .n_migrations = 1,
+				     .n_readers = 1,
+				     .application_id = 1};
+	struct err err = ERR_INIT;
+	struct db *db = NULL;
+
+	require_private_mounts();
+	assert_int_equal(mkdirat(root->fd, "disk", 0700), 0);
+	mount_tmpfs(dir, DISK_BYTES);
+	db_close(open_db(path));
+	assert_int_equal(mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
+	assert_fails(db_open(&options, &db, &err), &err, ERR_FAILED_PRECONDITION);
+	options.path = other;
+	assert_fails(db_open(&options, &db, &err), &err, ERR_FAILED_PRECONDITION);
+	assert_int_equal(umount2(dir, 0), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(full_disk_is_reported_and_survived, temp_root_setup,
+						temp_root_teardown),
+		cmocka_unit_test_setup_teardown(rows_can_be_removed_on_a_full_disk, temp_root_setup,
+						temp_root_teardown),
+		cmocka_unit_test_setup_teardown(read_only_file_system_is_refused, temp_root_setup,
+						temp_root_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -217,9 +217,9 @@ const (
 	parentLabel = "containerd.io/snapshot/parent-chain-id"
 )
 
-func owner(t *testing.T, root string, mounts []mount.Mount) (uid, gid uint32) {
+// upperOf is the directory that a snapshot's own files are in.
+func upperOf(t *testing.T, root string, mounts []mount.Mount) string {
 	t.Helper()
-	var st syscall.Stat_t
 	upper := mounts[0].Source
 	for _, option := range mounts[0].Options {
 		if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
@@ -229,7 +229,13 @@ func owner(t *testing.T, root string, mounts []mount.Mount) (uid, gid uint32) {
 	if !strings.HasPrefix(upper, root) {
 		t.Fatalf("the upper directory %q is not below the root %q", upper, root)
 	}
-	check(t, syscall.Stat(upper, &st))
+	return upper
+}
+
+func owner(t *testing.T, root string, mounts []mount.Mount) (uid, gid uint32) {
+	t.Helper()
+	var st syscall.Stat_t
+	check(t, syscall.Stat(upperOf(t, root, mounts), &st))
 	return st.Uid, st.Gid
 }
 
@@ -332,8 +338,8 @@ func TestParentlessExtractionIsABindMountByDefault(t *testing.T) {
 	}
 }
 
-// A bind mount would lose whiteouts: containerd's differ writes them as overlayfs has them only into
-// an overlay mount.
+// A bind mount would lose whiteouts: containerd's differ makes what overlayfs knows of them only for an
+// overlay mount, whose upper directory it then writes to.
 func TestWithRebaseParentlessExtractionIsAnOverlayMount(t *testing.T) {
 	d, sn := connect(t, "--set", "overlay.rebase=true")
 	ctx := context.Background()
@@ -343,11 +349,16 @@ func TestWithRebaseParentlessExtractionIsAnOverlayMount(t *testing.T) {
 	if mounts[0].Type != "overlay" {
 		t.Fatalf("got %v", mounts)
 	}
-	owner(t, d.Root, mounts)
-	// What the differ makes of a whiteout.
+	// It must be mountable, and show nothing of another layer.
 	check(t, mount.WithTempMount(ctx, mounts, func(dir string) error {
-		return syscall.Mknod(filepath.Join(dir, "gone"), syscall.S_IFCHR, 0)
+		entries, err := os.ReadDir(dir)
+		if len(entries) > 0 {
+			t.Errorf("a parentless snapshot shows %v", entries)
+		}
+		return err
 	}))
+	whiteout := filepath.Join(upperOf(t, d.Root, mounts), "gone")
+	check(t, syscall.Mknod(whiteout, syscall.S_IFCHR, 0))
 	check(t, sn.Commit(ctx, "top", "extract-2-efgh sha256:4567", snapshots.WithParent("base")))
 	expectTree(t, sn, "top", map[string]string{"stays": "2"})
 }

@@ -56,7 +56,6 @@ type Daemon struct {
 	ownDir  bool
 	cmd     *exec.Cmd
 	ended   chan struct{} // closed when the process has been waited for
-	waitErr error         // valid once ended is closed
 	logPath string
 	logFrom int64 // the log of this process starts here; restarts append
 }
@@ -124,8 +123,17 @@ func (d *Daemon) run() error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(filepath.Join(d.Dir, "notify"))
-	defer notify.Close()
+	// It stays as long as the process, which tells when it is stopping, too.
+	hangUp := func() {
+		notify.Close()
+		os.Remove(filepath.Join(d.Dir, "notify"))
+	}
+	ok := false
+	defer func() {
+		if !ok {
+			hangUp()
+		}
+	}()
 
 	log, err := os.OpenFile(d.logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -155,40 +163,42 @@ func (d *Daemon) run() error {
 		err := d.cmd.Start()
 		started <- err
 		if err == nil {
-			d.waitErr = d.cmd.Wait()
+			d.cmd.Wait() // what it says is in ProcessState
+			hangUp()
 		}
 	}()
 	if err := <-started; err != nil {
 		return err
 	}
+	ok = true
 	return d.waitReady(notify)
 }
 
 func (d *Daemon) waitReady(notify *net.UnixConn) error {
-	ready := make(chan error, 1)
+	ready := make(chan struct{})
 
-	notify.SetReadDeadline(time.Now().Add(startDeadline))
 	go func() {
 		buf := make([]byte, 4096)
+		said := false
 		for {
 			n, err := notify.Read(buf)
 			if err != nil {
-				ready <- err
-				return
+				return // hung up
 			}
 			for _, line := range strings.Split(string(buf[:n]), "\n") {
-				if line == "READY=1" {
-					ready <- nil
-					return
+				if line == "READY=1" && !said {
+					said = true
+					close(ready)
 				}
 			}
 		}
 	}()
+	timer := time.NewTimer(startDeadline)
+	defer timer.Stop()
 	select {
-	case err := <-ready:
-		if err == nil {
-			return nil
-		}
+	case <-ready:
+		return nil
+	case <-timer.C:
 		d.cmd.Process.Kill()
 		<-d.ended
 		return &StartError{Log: d.Log()}

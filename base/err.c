@@ -50,7 +50,7 @@ static void join(struct err *err, const char *head, const char *tail)
 		cut_at_utf8(err->msg, ERR_MSG_MAX_BYTES - 1);
 }
 
-int err_set(struct err *err, enum err_code code, const char *fmt, ...)
+int(err_set)(struct err *err, enum err_code code, const char *fmt, ...)
 {
 	/* Beside the old message, which may be among the arguments. */
 	char msg[ERR_MSG_MAX_BYTES];
@@ -105,7 +105,7 @@ static int set_errno(struct err *err, int errnum, const char *fmt, va_list args)
 	return -1;
 }
 
-int err_sys(struct err *err, const char *fmt, ...)
+int(err_sys)(struct err *err, const char *fmt, ...)
 {
 	int errnum = errno;
 	va_list args;
@@ -116,7 +116,7 @@ int err_sys(struct err *err, const char *fmt, ...)
 	return -1;
 }
 
-int err_sysno(struct err *err, int errnum, const char *fmt, ...)
+int(err_sysno)(struct err *err, int errnum, const char *fmt, ...)
 {
 	va_list args;
 
@@ -126,7 +126,7 @@ int err_sysno(struct err *err, int errnum, const char *fmt, ...)
 	return -1;
 }
 
-int err_wrap(struct err *err, const char *fmt, ...)
+int(err_wrap)(struct err *err, const char *fmt, ...)
 {
 	char context[ERR_MSG_MAX_BYTES], inner[ERR_MSG_MAX_BYTES];
 	va_list args;

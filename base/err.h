@@ -45,7 +45,10 @@ struct err {
 	char msg[ERR_MSG_MAX_BYTES];
 };
 
-#define ERR_INIT {.code = ERR_OK}
+#define ERR_INIT                                                                                   \
+	{                                                                                          \
+		.code = ERR_OK                                                                     \
+	}
 
 /** err_set() - state a contract: @code with a message. Return: -1, always. */
 int err_set(struct err *err, enum err_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -66,6 +69,31 @@ int err_sysno(struct err *err, int errnum, const char *fmt, ...) PRINTF_LIKE(3, 
 
 /** err_wrap() - put context and ": " in front of the message, keep the code. Return: -1, always. */
 int err_wrap(struct err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/*
+ * That these return -1 is told to the compiler too: it then sees that a caller which returns what they
+ * return has failed, and does not warn of outputs that are unset on that path.
+ */
+#define err_set(...)                                                                               \
+	({                                                                                         \
+		(void)(err_set)(__VA_ARGS__);                                                      \
+		-1;                                                                                \
+	})
+#define err_sys(...)                                                                               \
+	({                                                                                         \
+		(void)(err_sys)(__VA_ARGS__);                                                      \
+		-1;                                                                                \
+	})
+#define err_sysno(...)                                                                             \
+	({                                                                                         \
+		(void)(err_sysno)(__VA_ARGS__);                                                    \
+		-1;                                                                                \
+	})
+#define err_wrap(...)                                                                              \
+	({                                                                                         \
+		(void)(err_wrap)(__VA_ARGS__);                                                     \
+		-1;                                                                                \
+	})
 
 /** err_code_name() - "NOT_FOUND" and so on; values out of range give "UNKNOWN" */
 const char *err_code_name(enum err_code code);

@@ -79,11 +79,12 @@ static inline int teardown(void **state)
 /* Does <root>/snapshots/@name exist? */
 static inline bool is_there(struct fixture *f, const char *name)
 {
-	char path[128];
+	char path[4096];
 	struct stat st;
 
-	snprintf(path, sizeof(path), "snapshots/%s", name);
-	return fstatat(f->root->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	/* By path: what a test mounts is not seen through a descriptor from before its mount namespace. */
+	snprintf(path, sizeof(path), "%s/snapshots/%s", f->root->path, name);
+	return lstat(path, &st) == 0;
 }
 
 static inline bool id_is_there(struct fixture *f, uint64_t id)
@@ -96,8 +97,8 @@ static inline bool id_is_there(struct fixture *f, uint64_t id)
 
 static inline unsigned int count_snapshot_dirs(struct fixture *f)
 {
-	int fd = openat(f->root->fd, "snapshots", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fdopendir(fd);
+	char *path = temp_root_path(f->root, "snapshots");
+	DIR *dir = opendir(path);
 	struct dirent *entry;
 	unsigned int n = 0;
 
@@ -105,6 +106,7 @@ static inline unsigned int count_snapshot_dirs(struct fixture *f)
 	while ((entry = readdir(dir)))
 		n += entry->d_name[0] != '.';
 	closedir(dir);
+	free(path);
 	return n;
 }
 

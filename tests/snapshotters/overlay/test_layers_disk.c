@@ -5,7 +5,7 @@
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 
-/* A small ext2-like tmpfs: 64 inodes, far fewer than a stock of spares needs. */
+/* A tmpfs of 64 inodes, far fewer than a stock of spares needs. */
 static void a_full_disk_is_resource_exhausted_until_there_is_room(void **state)
 {
 	struct fixture *f = *state;

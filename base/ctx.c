@@ -29,8 +29,3 @@ int ctx_check(const struct ctx *ctx, struct err *err)
 		return err_set(err, ERR_DEADLINE_EXCEEDED, "deadline exceeded");
 	return 0;
 }
-
-int ctx_no_memory(struct err *err)
-{
-	return err_set(err, ERR_RESOURCE_EXHAUSTED, "out of memory for this call");
-}

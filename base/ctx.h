@@ -40,7 +40,10 @@ struct ctx {
 ERR_CHECKED int ctx_check(const struct ctx *ctx, struct err *err);
 
 /** ctx_no_memory() - report that @ctx's arena is used up. Return: -1 with ERR_RESOURCE_EXHAUSTED. */
-int ctx_no_memory(struct err *err);
+static inline int ctx_no_memory(struct err *err)
+{
+	return err_set(err, ERR_RESOURCE_EXHAUSTED, "out of memory for this call");
+}
 
 /** monotonic_ns() - CLOCK_MONOTONIC in nanoseconds */
 int64_t monotonic_ns(void);

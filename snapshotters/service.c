@@ -454,10 +454,16 @@ static int list_add(void *arg, const struct info *info, struct err *err)
 static int list_go_on(struct list *list, struct err *err)
 {
 	const struct snapshot_service *service = list->service;
-	struct ctx *ctx = rpc_call_ctx(list->call);
-	int result = service->ops->walk(service->self, ctx, list->filters, list->after_id, list_add,
-					list, err);
+	struct ctx ctx = *rpc_call_ctx(list->call);
+	struct arena arena;
+	int result;
 
+	/* What a walk leaves in its arena would otherwise grow with every time that it is begun again. */
+	arena_init(&arena, ctx.arena->cap_bytes);
+	ctx.arena = &arena;
+	result = service->ops->walk(service->self, &ctx, list->filters, list->after_id, list_add,
+				    list, err);
+	arena_done(&arena);
 	if (result < 0)
 		return err_wrap(err, "list");
 	if (result > 0)

@@ -15,6 +15,7 @@
 #define WAIT_MAX_NS  (60 * INT64_C(1000000000))
 
 #define SNAPSHOT_ARENA_BYTES (8u << 20)
+#define WALK_ARENA_BYTES     (1u << 30)
 
 /* @arena holds the strings of @info, and is replaced with them. */
 struct fake_snapshot {
@@ -525,9 +526,14 @@ static int fake_walk(void *self, struct ctx *ctx, const struct filters *filters,
 		     snapshot_walk_fn fn, void *arg, struct err *err)
 {
 	struct fake *fake = self;
+	struct ctx copy_ctx = *ctx;
+	struct arena arena;
 	struct info *infos;
 	size_t n = 0, max = 0;
 	int result = 0;
+
+	arena_init(&arena, WALK_ARENA_BYTES);
+	copy_ctx.arena = &arena;
 
 	pthread_mutex_lock(&fake->mutex);
 	if (enter(fake, ctx, FAKE_WALK, err) < 0) {
@@ -536,13 +542,13 @@ static int fake_walk(void *self, struct ctx *ctx, const struct filters *filters,
 	}
 	for (struct fake_snapshot *s = fake->list; s; s = s->next)
 		max++;
-	infos = arena_array(ctx->arena, max, sizeof(*infos));
+	infos = arena_array(&arena, max, sizeof(*infos));
 	if (!infos)
 		result = ctx_no_memory(err);
 	for (struct fake_snapshot *s = fake->list; s && result == 0; s = s->next) {
 		if (s->info.id <= after_id)
 			continue;
-		result = tell_info(fake, ctx, s, &infos[n], err);
+		result = tell_info(fake, &copy_ctx, s, &infos[n], err);
 		if (result == 0 && snapshot_matches(filters, &infos[n]))
 			n++;
 	}
@@ -550,6 +556,7 @@ static int fake_walk(void *self, struct ctx *ctx, const struct filters *filters,
 
 	for (size_t i = 0; i < n && result == 0; i++)
 		result = fn(arg, &infos[i], err);
+	arena_done(&arena);
 	return result;
 }
 

@@ -36,7 +36,7 @@ scenario() {
 		tar t)" '^data/\.wh\.above$'
 }
 
-test_sync_remove_deletes_before_it_answers() {
+test_directories_disappear_with_sync_remove() {
 	local ref id upper key=by-hand
 	with_config <<-END
 		[overlay]
@@ -71,7 +71,7 @@ test_without_upperdir_label_there_is_none() {
 	local ref id
 	with_config </dev/null
 	scenario no-upperdir-label
-	fails grep upperdir <<<"$(ctr snapshots --snapshotter "$sn" info "$id")"
+	fails grep overlay.upperdir <<<"$(ctr snapshots --snapshotter "$sn" info "$id")"
 	remove "$id"
 }
 
@@ -79,23 +79,43 @@ test_mount_options_reach_the_mount() {
 	local ref id
 	with_config <<-END
 		[overlay]
-		mount_options = ["metacopy=off", "xino=on"]
+		mount_options = ["metacopy=off", "redirect_dir=nofollow"]
 	END
 	scenario mount-options
-	contains "$(mount_options "$id")" '[ ,]metacopy=off,xino=on(,|$)'
-	contains "$(inside "$id" grep ' / ' /proc/mounts)" '[, ]xino=on[, ]'
+	contains "$(mount_options "$id")" '[ ,]metacopy=off,redirect_dir=nofollow(,|$)'
+	contains "$(inside "$id" grep ' / ' /proc/mounts)" '[, ]redirect_dir=nofollow[, ]'
 	remove "$id"
 }
 
-test_volatile_mounts_run_containers() {
-	local ref id
+volatile_plugin() {
 	with_config <<-END
 		[overlay]
 		mount_options = ["volatile"]
 	END
+}
+
+test_volatile_reaches_the_mount() {
+	local ref key=volatile-by-hand dir=$life_dir/volatile
+	volatile_plugin
+	ref=$(plain_image volatile-mount)
+	pull "$ref"
+	ctr snapshots --snapshotter "$sn" prepare "$key" "$(chain_top "$ref")" >/dev/null
+	mount_snapshot "$key" "$dir"
+	contains "$(grep " $dir " /proc/mounts)" '[, =]volatile[, ]'
+	equal "$(cat "$dir/etc/name")" volatile-mount
+	umount "$dir"
+	rm_snapshot "$key"
+}
+
+test_volatile_mounts_run_containers() {
+	local ref id
+	# The client looks into the root before the shim mounts it; the kernel refuses to mount twice what was
+	# volatile once. Newer ones leave the option out of the first mount.
+	containerd_is_2 || skip "ctr $containerd_version mounts a container's root twice, which volatile forbids"
+	volatile_plugin
 	scenario volatile
 	contains "$(mount_options "$id")" '[ ,]volatile(,|$)'
-	contains "$(inside "$id" grep ' / ' /proc/mounts)" '[, ]volatile[, ]'
+	contains "$(inside "$id" grep ' / ' /proc/mounts)" '[, =]volatile[, ]'
 	remove "$id"
 }
 
@@ -108,7 +128,7 @@ test_everything_at_once() {
 		[overlay]
 		sync_remove = true
 		upperdir_label = true
-		mount_options = ["volatile", "index=off"]
+		mount_options = ["redirect_dir=nofollow", "index=off"]
 	END
 	scenario everything
 	upper=$(upper_of "$id")

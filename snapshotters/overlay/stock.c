@@ -22,16 +22,19 @@
 #include "snapshotters/overlay/layer_name.h"
 
 /* Refill when this many are missing: few journal commits, each for many directories. */
-#define REFILL_BELOW  (STOCK_SPARES_MAX - 16)
-#define BATCH_MIN     8
-#define BATCH_MAX     32
+#define REFILL_BELOW         (STOCK_SPARES_MAX - 16)
+#define BATCH_MIN            8
+#define BATCH_MAX            32
+/* syncfs() of this much takes some tenths of a second on a slow disk. */
+#define SYNCFS_MAX_DIRTY_KIB (32 * 1024)
 /* How often a waiting call looks whether its caller has gone. */
-#define WAIT_SLICE_NS 100000000
+#define WAIT_SLICE_NS        100000000
 
 /**
  * struct stock - see stock.h
  * @fd: the directory that holds the layers, borrowed; @path: its name
  * @ordered: one fsync makes everything durable that was done before it (see is_ordered())
+ * @narrow_umask: mkdir() alone does not give the modes that are asked for
  * @lock: guards what is below it
  * @wanted: the maker has something to do; @made: it has done something
  * @spares: a stack of ids ready to be taken
@@ -42,6 +45,7 @@ struct stock {
 	int fd;
 	const char *path;
 	bool ordered;
+	bool narrow_umask;
 	struct metastore *store;
 	pthread_t maker;
 	bool maker_runs;
@@ -114,24 +118,68 @@ static int sync_dir(struct stock *stock, uint64_t id, const char *part, struct e
 	return fs_sync(fd, name, err);
 }
 
+/* Is there so little unwritten data on the machine that writing all of it is soon done? */
+static bool is_little_dirty(void)
+{
+	static const char field[] = "\nDirty:";
+	CLEANUP(free_ptr) char *text = NULL;
+	struct err err = ERR_INIT;
+	const char *line;
+	size_t size;
+
+	if (fs_read_file(AT_FDCWD, "/proc/meminfo", 65536, &text, &size, &err) < 0)
+		return false;
+	line = strstr(text, field);
+	return line && strtoul(line + strlen(field), NULL, 10) < SYNCFS_MAX_DIRTY_KIB;
+}
+
+static int sync_each(struct stock *stock, const uint64_t *ids, size_t n, struct err *err)
+{
+	for (size_t i = 0; i < n; i++)
+		if (sync_dir(stock, ids[i], "/fs", err) < 0 ||
+		    sync_dir(stock, ids[i], "/work", err) < 0 ||
+		    sync_dir(stock, ids[i], "", err) < 0)
+			return -1;
+	return fs_sync(stock->fd, stock->path, err);
+}
+
+/*
+ * One journal commit where there is a journal. Elsewhere (ext4 without one, btrfs, ...) one syncfs() is the
+ * cheapest way to a whole batch, but it also writes what others have left unwritten on that file system: where
+ * that may be much, each directory is synced by itself.
+ */
 static int sync_batch(struct stock *stock, const uint64_t *ids, size_t n, struct err *err)
 {
-	for (size_t i = stock->ordered ? n - 1 : 0; i < n; i++) {
-		if (!stock->ordered && (sync_dir(stock, ids[i], "/fs", err) < 0 ||
-					sync_dir(stock, ids[i], "/work", err) < 0))
-			return -1;
-		if (sync_dir(stock, ids[i], "", err) < 0)
-			return -1;
-	}
 	if (stock->ordered)
+		return sync_dir(stock, ids[n - 1], "", err);
+	if (n > 1 && is_little_dirty()) {
+		if (syncfs(stock->fd) < 0)
+			return err_sys(err, "sync the file system of '%s'", stock->path);
 		return 0;
-	return fs_sync(stock->fd, stock->path, err);
+	}
+	return sync_each(stock, ids, n, err);
+}
+
+/* Would the umask take away bits that our directories must have? */
+static bool umask_is_narrow(void)
+{
+	static const char field[] = "\nUmask:";
+	CLEANUP(free_ptr) char *text = NULL;
+	struct err err = ERR_INIT;
+	const char *line;
+	size_t size;
+
+	if (fs_read_file(AT_FDCWD, "/proc/self/status", 65536, &text, &size, &err) < 0)
+		return true;
+	line = strstr(text, field);
+	return !line || (strtoul(line + strlen(field), NULL, 8) & 0755);
 }
 
 static int make_dir(struct stock *stock, const char *name, mode_t mode, struct err *err)
 {
-	/* chmod, since the mode must not depend on the umask of whoever started us. */
-	if (mkdirat(stock->fd, name, mode) < 0 || fchmodat(stock->fd, name, mode, 0) < 0)
+	/* The mode must not depend on the umask of whoever started us. */
+	if (mkdirat(stock->fd, name, mode) < 0 ||
+	    (stock->narrow_umask && fchmodat(stock->fd, name, mode, 0) < 0))
 		return err_sys(err, "make directory '%s/%s'", stock->path, name);
 	return 0;
 }
@@ -268,6 +316,7 @@ int stock_open(int fd, const char *path, struct metastore *store, struct stock *
 	stock->path = path;
 	stock->store = store;
 	stock->ordered = is_ordered(fd);
+	stock->narrow_umask = umask_is_narrow();
 	pthread_mutex_init(&stock->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

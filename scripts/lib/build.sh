@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2154 # repo_root belongs to whoever sources this
 # Building a preset, and where its executables are. Uses say.sh; needs repo_root.
 
-# build_dir PRESET: where a preset builds (LIGHTER_BUILD_ROOT moves all of them)
+# build_dir PRESET: where a preset builds
 build_dir() {
-	printf '%s/%s' "${LIGHTER_BUILD_ROOT:-$repo_root/build}" "$1"
+	printf '%s/build/%s' "$repo_root" "$1"
 }
 
 # build_daemon PRESET NAME: the path of lighter-NAME
@@ -30,7 +31,7 @@ build_as_owner() {
 
 # build_configure PRESET, build_targets PRESET TARGET...: the two steps
 build_configure() {
-	(cd "$repo_root" && build_as_owner cmake --preset "$1" -B "$(build_dir "$1")")
+	(cd "$repo_root" && build_as_owner cmake --preset "$1")
 }
 
 build_targets() {

@@ -18,19 +18,25 @@ host_mounted() {
 }
 
 # host_enter SCRIPT ARGUMENT...: start SCRIPT again where runc can work, if it cannot work here.
-# In a chroot whose directory is not a mount point runc's pivot_root fails; one without /proc and /sys has
-# no cgroups. In a mount namespace of our own both can be repaired, and nobody else sees it.
+# In a chroot whose directory is not a mount point runc's pivot_root fails; without /sys there are no cgroups.
+# In a mount namespace of our own both can be repaired, and nobody else sees it.
 host_enter() {
-	if [[ -r /proc/self/mountinfo ]] && host_mounted / && [[ -d /sys/fs/cgroup ]]; then
+	[[ -r /proc/self/mountinfo ]] ||
+		die "/proc is not mounted; before chroot: mount -t proc proc DIR/proc; mount --rbind /sys DIR/sys"
+	if host_mounted / && [[ -d /sys/fs/cgroup ]]; then
 		return 0
 	fi
 	[[ -z ${LIGHTER_HOST_ENTERED:-} ]] ||
-		die "this environment has no working /proc and /sys; mount them before chroot:
-       mount -t proc proc DIR/proc; mount --rbind /sys DIR/sys; mount --rbind /dev DIR/dev"
+		die "cannot make this environment fit for runc; before chroot: mount --rbind /sys DIR/sys"
 	export LIGHTER_HOST_ENTERED=1
+	# Mounts of ours must not spread to where we came from. Only a mount point can be told so, and in a chroot
+	# that may be out of sight: joining the namespace that we are in leads to its true root.
 	# shellcheck disable=SC2016
-	exec unshare --mount --propagation private bash -ec '
-		[ -r /proc/self/mountinfo ] || mount -t proc proc /proc
+	exec unshare --mount --propagation unchanged bash -ec '
+		nsenter --mount=/proc/self/ns/mnt mount --make-rprivate / || {
+			echo "error: cannot get a mount namespace of its own; before chroot: mount --bind DIR DIR" >&2
+			exit 1
+		}
 		[ -d /sys/fs/cgroup ] || mount -t sysfs sysfs /sys
 		mount --rbind / /mnt
 		cwd=$1; shift

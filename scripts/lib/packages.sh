@@ -96,7 +96,8 @@ packages_install() (
 	fi
 	# Debian's registry listens on every interface, without credentials, from the next boot on
 	if [[ " ${missing[*]} " == *" docker-registry "* ]]; then
-		deb-systemd-helper disable docker-registry.service >/dev/null 2>&1 ||
+		DPKG_MAINTSCRIPT_PACKAGE=docker-registry deb-systemd-helper disable docker-registry.service \
+			>/dev/null 2>&1 ||
 			say_warn "could not disable docker-registry.service"
 	fi
 )

@@ -47,8 +47,8 @@ func describeHost(dir string) (facts, error) {
 		fmt.Sprintf("CPU=%s; %d cores", cpu, runtime.NumCPU()),
 		fmt.Sprintf("memory=%.1f GiB", float64(info.Totalram)*float64(info.Unit)/(1<<30)),
 		"kernel=" + release.String(),
-		fmt.Sprintf("disk=%s on %s, %s; write and fdatasync of 4 KiB: median %.0f µs", fsType, device,
-			writeCache(device), float64(sync.Nanoseconds())/1000),
+		fmt.Sprintf("disk=%s%s on %s, %s; write and fdatasync of 4 KiB: median %.0f µs", fsType,
+			journal(fsType, device), device, writeCache(device), float64(sync.Nanoseconds())/1000),
 	}, nil
 }
 
@@ -92,6 +92,17 @@ func fileSystem(dir string) (fsType, device string) {
 		}
 	}
 	return fsType, device
+}
+
+// journal matters: where there is one, syncing any file makes every directory made before durable too.
+func journal(fsType, device string) string {
+	if fsType != "ext4" {
+		return ""
+	}
+	if found, _ := filepath.Glob("/proc/fs/jbd2/" + filepath.Base(device) + "-*"); len(found) == 0 {
+		return " without a journal"
+	}
+	return " with a journal"
 }
 
 func writeCache(device string) string {

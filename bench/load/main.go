@@ -23,6 +23,7 @@ type options struct {
 	snapshots int
 	facts     facts
 	command   string
+	only      string
 }
 
 // facts are lines of the report that the caller knows: "name=value".
@@ -49,6 +50,7 @@ func main() {
 	flag.IntVar(&o.snapshots, "snapshots", 10000, "`number` of snapshots for List and the start")
 	flag.Var(&o.facts, "fact", "`NAME=VALUE` for the report's list of what was measured")
 	flag.StringVar(&o.command, "command", "", "`command` that makes this report")
+	flag.StringVar(&o.only, "only", "", "only cases whose name begins so, and no report: for a profiler")
 	flag.Parse()
 	if o.exe[ours] == "" || o.exe[reference] == "" || flag.NArg() > 0 || o.rounds < 1 ||
 		o.seconds <= 0 || o.snapshots < 100 {
@@ -75,6 +77,9 @@ func run(o *options) error {
 		if err := runRound(o, round, res); err != nil {
 			return err
 		}
+	}
+	if o.only != "" {
+		return nil
 	}
 	return writeReport(o, host, res, time.Since(start))
 }

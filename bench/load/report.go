@@ -199,10 +199,12 @@ How it is measured:
 - Removal of directories is deferred to Cleanup on both sides, their default; Cleanup is called between the
   cases and not timed, but for the figure above.
 
-Durability: a call that has returned survives a power cut, on both sides. containerd's overlay commits each call
-by itself in bbolt, with two fdatasync; lighter-overlay's row is in sqlite's write-ahead log with
-`+"`synchronous=FULL`"+`, where the calls of many clients share one fsync, and the directory that it names has been
-made durable before. Neither has any unsafe option set.
+Durability: a call that has returned survives a power cut. containerd's overlay commits each call by itself in
+bbolt, with two fdatasync; it never syncs the directories that it makes: on a file system with a journal the
+fdatasync of the database takes them along, on one without (see below which it is here) it promises less than
+lighter-overlay. lighter-overlay's row is in sqlite's write-ahead log with `+"`synchronous=FULL`"+`, where the calls of
+many clients share one fsync, and the directory that it names has been made durable before. Neither has any
+unsafe option set.
 
 What it was measured on:
 

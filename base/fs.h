@@ -18,13 +18,22 @@
 /** fs_open_dir() - open a directory (O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); @dirfd may be AT_FDCWD */
 ERR_CHECKED int fs_open_dir(int dirfd, const char *name, int *ret_fd, struct err *err);
 
-/** fs_make_dirs() - mkdir -p of an absolute path; missing parts get @mode; made parts are durable */
+/**
+ * fs_make_dirs() - mkdir -p of an absolute path; missing parts get @mode; made parts are durable
+ *
+ * A symbolic link on the way is followed only out of a directory in which root and we alone may write.
+ */
 ERR_CHECKED int fs_make_dirs(const char *path, mode_t mode, struct err *err);
 
 /** fs_sync() - fsync(); @what names it in the error */
 ERR_CHECKED int fs_sync(int fd, const char *what, struct err *err);
 
-/** fs_write_file() - atomically (re)place a file: temporary name, write, fsync, rename, fsync of @dirfd */
+/**
+ * fs_write_file() - atomically (re)place a file: temporary name, write, fsync, rename, fsync of @dirfd
+ * @name: one name, without '/'
+ *
+ * A failure leaves no temporary file; being killed may leave one, ".tmp-" and 16 hex digits.
+ */
 ERR_CHECKED int fs_write_file(int dirfd, const char *name, mode_t mode, const void *data, size_t size,
 			      struct err *err);
 
@@ -40,6 +49,7 @@ ERR_CHECKED int fs_read_file(int dirfd, const char *name, size_t cap_bytes, char
  * fs_remove_tree() - delete @name below @dirfd and everything in it, of any depth, in bounded memory and
  *                    descriptors; a mount point inside is not entered but reported (EBUSY)
  * @ctx: checked between entries; what is gone stays gone. NULL: never stops.
+ * @name: one name; "", ".", ".." and what contains '/' is ERR_INVALID_ARGUMENT, and nothing is touched
  * Return: 0, also when nothing of that name is there; or -1.
  */
 ERR_CHECKED int fs_remove_tree(const struct ctx *ctx, int dirfd, const char *name, struct err *err);
@@ -57,6 +67,9 @@ struct fs_usage {
 /**
  * fs_disk_usage() - count @name below @dirfd, of any depth, without following links or entering other
  *                   file systems; entries that vanish meanwhile are skipped
+ *
+ * ERR_UNAVAILABLE when a directory was moved away under it; ERR_RESOURCE_EXHAUSTED beyond a million levels
+ * or four million hard-linked inodes.
  * Source of the rule: containerd, continuity/fs diskUsage: a hard-linked inode counts once.
  */
 ERR_CHECKED int fs_disk_usage(const struct ctx *ctx, int dirfd, const char *name,

@@ -97,7 +97,8 @@ char *str_take(struct str *str)
 /* Unicode 15, table 3-7: the well-formed byte sequences. */
 bool str_is_utf8(const char *data, size_t len)
 {
-	const unsigned char *p = (const unsigned char *)data, *end = p + len;
+	/* Empty protobuf fields come as NULL, to which not even 0 may be added. */
+	const unsigned char *p = (const unsigned char *)data, *end = len ? p + len : p;
 
 	while (p < end) {
 		unsigned char first = *p++, low = 0x80, high = 0xbf;

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/fault.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* @errnum: 0 lets all calls work */
+static struct {
+	atomic_int errnum;
+	atomic_int n_before;
+} faults[FAULT_N_CALLS];
+
+/* For tests of one thread. */
+static struct {
+	enum fault_call call;
+	unsigned int n_before;
+	void (*fn)(void *arg);
+	void *arg;
+} hook;
+
+static atomic_bool writes_are_short;
+static atomic_uint n_failed;
+
+void fault_after(enum fault_call call, unsigned int n, int errnum)
+{
+	atomic_store(&faults[call].n_before, (int)n);
+	atomic_store(&faults[call].errnum, errnum);
+}
+
+void fault_hook(enum fault_call call, unsigned int n, void (*fn)(void *arg), void *arg)
+{
+	hook.call = call;
+	hook.n_before = n;
+	hook.arg = arg;
+	hook.fn = fn;
+}
+
+static void run_hook(enum fault_call call)
+{
+	void (*fn)(void *arg) = hook.fn;
+
+	if (!fn || call != hook.call || hook.n_before-- > 0)
+		return;
+	hook.fn = NULL;
+	fn(hook.arg);
+}
+
+void fault_short_writes(void)
+{
+	atomic_store(&writes_are_short, true);
+}
+
+unsigned int fault_clear(void)
+{
+	for (int i = 0; i < FAULT_N_CALLS; i++)
+		atomic_store(&faults[i].errnum, 0);
+	atomic_store(&writes_are_short, false);
+	hook.fn = NULL;
+	return atomic_exchange(&n_failed, 0);
+}
+
+/* Return: the errno to fail with, or 0. */
+static int fault_of(enum fault_call call)
+{
+	int errnum;
+
+	run_hook(call);
+	errnum = atomic_load(&faults[call].errnum);
+	if (errnum == 0 || atomic_fetch_sub(&faults[call].n_before, 1) > 0)
+		return 0;
+	atomic_store(&faults[call].n_before, 0);
+	atomic_fetch_add(&n_failed, 1);
+	errno = errnum;
+	return errnum;
+}
+
+/* ld(1), --wrap: calls of NAME come to __wrap_NAME, and __real_NAME is the function itself. */
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+ssize_t __real_write(int fd, const void *data, size_t size);
+ssize_t __wrap_write(int fd, const void *data, size_t size);
+int __real_renameat(int from_fd, const char *from, int to_fd, const char *to);
+int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to);
+ssize_t __real_getdents64(int fd, void *buf, size_t size);
+ssize_t __wrap_getdents64(int fd, void *buf, size_t size);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
+			  void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
+			  void *arg);
+
+void *__wrap_malloc(size_t size)
+{
+	return fault_of(FAULT_MALLOC) ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return fault_of(FAULT_CALLOC) ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t size)
+{
+	return fault_of(FAULT_REALLOC) ? NULL : __real_realloc(p, size);
+}
+
+int __wrap_fsync(int fd)
+{
+	return fault_of(FAULT_FSYNC) ? -1 : __real_fsync(fd);
+}
+
+ssize_t __wrap_write(int fd, const void *data, size_t size)
+{
+	if (fault_of(FAULT_WRITE))
+		return -1;
+	return __real_write(fd, data, atomic_load(&writes_are_short) && size > 1 ? 1 : size);
+}
+
+int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to)
+{
+	return fault_of(FAULT_RENAMEAT) ? -1 : __real_renameat(from_fd, from, to_fd, to);
+}
+
+ssize_t __wrap_getdents64(int fd, void *buf, size_t size)
+{
+	return fault_of(FAULT_GETDENTS64) ? -1 : __real_getdents64(fd, buf, size);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
+			  void *arg)
+{
+	int errnum = fault_of(FAULT_PTHREAD_CREATE);
+
+	return errnum ? errnum : __real_pthread_create(thread, attr, fn, arg);
+}

@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# cmake --install puts everything where a distribution expects it, and what it puts there fits together.
+# usage: install.sh CMAKE BUILD_DIR PREFIX
+set -eu
+cmake=$1 build=$2 prefix=$3
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+DESTDIR=$tmp "$cmake" --install "$build" > "$tmp/log" || {
+	cat "$tmp/log"
+	exit 1
+}
+
+# MODE and path of each file.
+check() {
+	test -f "$tmp$2" || { echo "missing: $2"; exit 1; }
+	mode=$(stat -c %a "$tmp$2")
+	test "$mode" = "$1" || { echo "$2 has mode $mode, not $1"; exit 1; }
+}
+check 755 "$prefix/bin/lighter-overlay"
+check 644 "$prefix/lib/systemd/system/lighter-overlay.service"
+check 644 "$prefix/lib/systemd/system/lighter-overlay.socket"
+check 644 "$prefix/share/doc/lighter/examples/overlay.toml"
+check 644 "$prefix/share/man/man8/lighter-overlay.8"
+check 644 "$prefix/share/man/man5/lighter-overlay.toml.5"
+
+daemon=$tmp$prefix/bin/lighter-overlay
+example=$tmp$prefix/share/doc/lighter/examples/overlay.toml
+unit=$tmp$prefix/lib/systemd/system/lighter-overlay.service
+
+"$daemon" --print-config | diff -u "$example" -
+"$daemon" --check --config "$example"
+# Uncommented, too: every default is a value that is accepted.
+sed 's/^#\([a-z]\)/\1/' "$example" > "$tmp/all.toml"
+grep -q '^sync_remove = false$' "$tmp/all.toml"
+"$daemon" --check --config "$tmp/all.toml"
+
+command=$(sed -n 's/^ExecStart=//p' "$unit")
+test -x "$tmp$command" || { echo "ExecStart=$command was not installed"; exit 1; }
+if grep -q '[^ ]@[A-Z_]*@' "$unit"; then
+	echo "$unit was not configured"
+	exit 1
+fi
+address=$(sed -n 's/^ListenStream=//p' "${unit%.service}.socket")
+grep -q "^#address = \"$address\"\$" "$example" || {
+	echo "the socket unit listens on $address, which is not the default"
+	exit 1
+}
+
+if ! command -v systemd-analyze > /dev/null; then
+	echo "systemd-analyze is not installed: the units' form was not checked"
+	exit 0
+fi
+# Names of other units, and the manual pages, are looked up on this machine, where they need not be.
+if systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2> "$tmp/verify"; then :; fi
+grep -e lighter "$tmp/verify" | grep -v -e 'is not executable: No such file' > "$tmp/wrong" || true
+cat "$tmp/wrong"
+test ! -s "$tmp/wrong"

@@ -69,6 +69,23 @@ static void leave_stale(const char *path, int type)
 	close(fd);
 }
 
+/* The linker sends listen.c's chmod() here: the last moment before others may come in. */
+int __real_chmod(const char *path, mode_t mode);
+int __wrap_chmod(const char *path, mode_t mode);
+
+static unsigned int n_chmods;
+
+int __wrap_chmod(const char *path, mode_t mode)
+{
+	struct stat st;
+
+	assert_int_equal(lstat(path, &st), 0);
+	assert_int_equal(st.st_mode, S_IFSOCK | 0600);
+	assert_false(can_connect(path));
+	n_chmods++;
+	return __real_chmod(path, mode);
+}
+
 static ino_t inode_of(const char *path)
 {
 	struct stat st;
@@ -77,16 +94,18 @@ static ino_t inode_of(const char *path)
 	return st.st_ino;
 }
 
-static void listens_with_exact_mode_whatever_the_umask(void **state)
+static void socket_is_closed_until_it_has_its_exact_mode(void **state)
 {
 	static const mode_t modes[] = {0600, 0660, 0666, 0777};
 	struct fixture *f = *state;
 	struct stat st;
 
+	n_chmods = 0;
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 		mode_t saved = umask(i % 2 ? 0 : 077), now;
 
 		assert_ok(listen_at(f->path, modes[i], (gid_t)-1, &f->sock, &f->err), &f->err);
+		assert_int_equal(n_chmods, i + 1);
 		now = umask(saved);
 		assert_int_equal(now, i % 2 ? 0 : 077);
 		assert_int_equal(lstat(f->path, &st), 0);
@@ -285,7 +304,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		T(listens_with_exact_mode_whatever_the_umask),
+		T(socket_is_closed_until_it_has_its_exact_mode),
 		T(socket_gets_its_group),
 		T(descriptor_is_non_blocking_and_not_inherited),
 		T(done_deletes_our_socket_only),

@@ -582,7 +582,7 @@ static void socket_mode_and_group_follow_the_configuration(void **state)
 	stop_with(f, SIGTERM);
 }
 
-static void lower_limit(void *arg)
+static void be_narrow(void *arg)
 {
 	struct rlimit files;
 
@@ -590,6 +590,7 @@ static void lower_limit(void *arg)
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = 64;
 	setrlimit(RLIMIT_NOFILE, &files);
+	umask(077);
 }
 
 static void backend_gets_its_options_and_every_descriptor_there_is(void **state)
@@ -599,7 +600,7 @@ static void backend_gets_its_options_and_every_descriptor_there_is(void **state)
 	char *note = temp_root_path(f->dir, "lib/x/root/opened");
 
 	write_text(config, "log_level = 'error'\n[fake]\ngreeting = 'from the file'\n");
-	start_in(f, lower_limit, NULL, ARGS(f->root_arg, f->address_arg, "--config", config));
+	start_in(f, be_narrow, NULL, ARGS(f->root_arg, f->address_arg, "--config", config));
 	assert_ready(f);
 	assert_file_contains(note, "from the file files=all umask=022\n");
 	stop_with(f, SIGTERM);

@@ -35,7 +35,7 @@ die() {
 say_tail() {
 	[[ -s $1 ]] || return 0
 	printf '%s--- last lines of %s%s\n' "$say_dim" "$1" "$say_off"
-	tail -n "${2:-20}" "$1" | sed 's/^/    /'
+	tail -n "${2:-20}" "$1" | cut -c "1-${SAY_TAIL_COLUMNS:-400}" | sed 's/^/    /'
 }
 
 # now_us: microseconds since the epoch, for measuring

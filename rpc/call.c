@@ -224,7 +224,7 @@ static void log_end(const struct rpc_call *call, enum err_code code, const char 
 	if (code == ERR_OK || !log_enabled(level))
 		return;
 	log_event(level, "call failed", LOG_STR("method", method ? method->row->name : ""),
-		  LOG_STR("service", method ? method->service->name : ""),
+		  LOG_STR("api", method ? method->service->name : ""),
 		  LOG_STR("code", err_code_name(code)),
 		  LOG_INT("took_ms", (monotonic_ns() - call->started_ns) / NSEC_PER_MSEC),
 		  LOG_STR("error", message));

@@ -190,23 +190,15 @@ static int open_socket(struct daemon *d, struct err *err)
 			 &d->socket, err);
 }
 
-static bool is_our_fault(enum err_code code)
-{
-	return code == ERR_INTERNAL || code == ERR_DATA_LOSS || code == ERR_UNKNOWN ||
-	       code == ERR_RESOURCE_EXHAUSTED;
-}
-
 static void call_ended(void *arg, const struct rpc_call_end *end)
 {
-	enum log_level level = is_our_fault(end->code) ? LOG_ERROR : LOG_DEBUG;
 	struct daemon *d = arg;
 
 	atomic_fetch_add_explicit(&d->n_calls, 1, memory_order_relaxed);
-	if (!log_enabled(level))
-		return;
-	log_event(level, "call", LOG_STR("service", end->service), LOG_STR("method", end->method),
-		  LOG_STR("code", err_code_name(end->code)),
-		  LOG_INT("took_us", end->took_ns / 1000), LOG_STR("error", end->message));
+	/* rpc/ has logged those that failed. */
+	if (end->code == ERR_OK && log_enabled(LOG_DEBUG))
+		log_event(LOG_DEBUG, "call", LOG_STR("method", end->method),
+			  LOG_STR("api", end->service), LOG_INT("took_us", end->took_ns / 1000));
 }
 
 static int start_server(struct daemon *d, struct err *err)

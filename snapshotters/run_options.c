@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -44,13 +45,23 @@ struct flag {
 	const char *help;
 };
 
-enum { FLAG_CONFIG, FLAG_SET, FLAG_CHECK, FLAG_PRINT_CONFIG, FLAG_VERSION, FLAG_HELP };
+enum {
+	FLAG_CONFIG,
+	FLAG_SET,
+	FLAG_CHECK,
+	FLAG_PRINT_CONFIG,
+	FLAG_PRINT_REGISTRATION,
+	FLAG_VERSION,
+	FLAG_HELP
+};
 
 static const struct flag flags[] = {
 	[FLAG_CONFIG] = {"config", "FILE", NULL, "configuration file"},
 	[FLAG_SET] = {"set", "KEY=VALUE", NULL, "set any option below; the last one counts"},
 	[FLAG_CHECK] = {"check", NULL, NULL, "check the configuration and exit"},
 	[FLAG_PRINT_CONFIG] = {"print-config", NULL, NULL, "print an example configuration file"},
+	[FLAG_PRINT_REGISTRATION] = {"print-registration", NULL, NULL,
+				     "print what to add to containerd's config.toml"},
 	[FLAG_VERSION] = {"version", NULL, NULL, "print the version"},
 	[FLAG_HELP] = {"help", NULL, NULL, "print this"},
 	{"root", "DIR", "root", "as --set root=DIR"},
@@ -64,7 +75,7 @@ struct command {
 	const char *config;
 	char **assignments;
 	size_t n_assignments;
-	bool check, print_config, version, help;
+	bool check, print_config, print_registration, version, help;
 };
 
 static void command_done(struct command *command)
@@ -101,6 +112,9 @@ static int take_flag(struct command *command, int flag, const char *value, struc
 		return 0;
 	case FLAG_PRINT_CONFIG:
 		command->print_config = true;
+		return 0;
+	case FLAG_PRINT_REGISTRATION:
+		command->print_registration = true;
 		return 0;
 	case FLAG_VERSION:
 		command->version = true;
@@ -168,6 +182,84 @@ static void print_example(const struct run_options *options)
 	printf("# Configuration of %s, see %s.toml(5). Every option is shown with its default.\n\n",
 	       options->program, options->program);
 	conf_example(stdout, options->tables, ARRAY_LEN(options->tables));
+}
+
+/* The machine as Go calls it, for containerd's platforms; NULL when we do not know. */
+static const char *go_architecture(void)
+{
+	static const struct {
+		const char *machine;
+		const char *go;
+	} names[] = {
+		{"x86_64", "amd64"},    {"aarch64", "arm64"},   {"armv7l", "arm"},  {"i686", "386"},
+		{"ppc64le", "ppc64le"}, {"riscv64", "riscv64"}, {"s390x", "s390x"},
+	};
+	struct utsname host;
+
+	if (uname(&host) < 0)
+		return NULL;
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (strcmp(host.machine, names[i].machine) == 0)
+			return names[i].go;
+	return NULL;
+}
+
+static void print_unpack_config(const char *architecture, const char *snapshotter)
+{
+	printf("[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n"
+	       "  platform = \"linux/%s\"\n"
+	       "  snapshotter = \"%s\"\n"
+	       "  differ = \"walking\"\n",
+	       architecture ? architecture : "ARCHITECTURE", snapshotter);
+}
+
+/* A basic string of TOML. */
+static void print_toml_string(const char *text)
+{
+	putchar('"');
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '"' || c == '\\')
+			printf("\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			printf("\\u%04x", c);
+		else
+			putchar(c);
+	}
+	putchar('"');
+}
+
+static void print_registration(const struct run_options *options)
+{
+	const char *names[SNAPSHOTTER_CAPABILITIES_MAX];
+	const char *architecture = go_architecture();
+	size_t n = options->ops->capabilities
+			   ? options->ops->capabilities(options->backend_conf, names)
+			   : 0;
+
+	printf("[proxy_plugins.%s]\n"
+	       "  type = \"snapshot\"\n"
+	       "  address = ",
+	       options->program);
+	print_toml_string(options->conf.address);
+	putchar('\n');
+	if (n) {
+		printf("  capabilities = [");
+		for (size_t i = 0; i < n; i++)
+			printf("%s\"%s\"", i ? ", " : "", names[i]);
+		printf("]\n");
+	}
+	printf("  [proxy_plugins.%s.exports]\n"
+	       "    root = ",
+	       options->program);
+	print_toml_string(options->conf.root);
+	printf("\n\n# For containerd 2.x only, whose transfer service unpacks for snapshotters it "
+	       "is "
+	       "told "
+	       "of. This\n# list replaces the default, which is therefore repeated.\n");
+	print_unpack_config(architecture, options->program);
+	print_unpack_config(architecture, "overlayfs");
 }
 
 static int init_rows(struct run_options *options, const struct snapshotter_ops *ops,
@@ -310,6 +402,11 @@ int run_options_read(struct run_options *options, const struct snapshotter_ops *
 	}
 	if (load_values(options, &command, err) < 0 || check_values(options, err) < 0)
 		return -1;
+	if (command.print_registration) {
+		print_registration(options);
+		*ret_status = fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+		return 1;
+	}
 	*ret_status = EXIT_SUCCESS;
 	return command.check ? 1 : 0;
 }

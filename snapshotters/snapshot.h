@@ -19,15 +19,15 @@
 enum snapshot_kind { SNAPSHOT_VIEW = 1, SNAPSHOT_ACTIVE = 2, SNAPSHOT_COMMITTED = 3 };
 
 /* Caps on what a client may make us keep. containerd's own limit for key + value of a label is the same. */
-#define SNAPSHOT_KEY_MAX_BYTES 4096
-#define SNAPSHOT_LABEL_MAX_BYTES 4096
-#define SNAPSHOT_LABELS_MAX 4096
+#define SNAPSHOT_KEY_MAX_BYTES    4096
+#define SNAPSHOT_LABEL_MAX_BYTES  4096
+#define SNAPSHOT_LABELS_MAX       4096
 #define SNAPSHOT_LABELS_MAX_BYTES (1u << 20)
 
 /* Labels that containerd gives a meaning to (containerd, snapshots/snapshotter.go and unpacker). */
-#define SNAPSHOT_LABEL_REF "containerd.io/snapshot.ref"
-#define SNAPSHOT_LABEL_UID_MAPPING "containerd.io/snapshot/uidmapping"
-#define SNAPSHOT_LABEL_GID_MAPPING "containerd.io/snapshot/gidmapping"
+#define SNAPSHOT_LABEL_REF             "containerd.io/snapshot.ref"
+#define SNAPSHOT_LABEL_UID_MAPPING     "containerd.io/snapshot/uidmapping"
+#define SNAPSHOT_LABEL_GID_MAPPING     "containerd.io/snapshot/gidmapping"
 #define SNAPSHOT_LABEL_PARENT_CHAIN_ID "containerd.io/snapshot/parent-chain-id"
 
 /**

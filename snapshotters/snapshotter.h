@@ -30,12 +30,18 @@
 /** snapshot_walk_fn - told one snapshot; @info is gone when it returns. Return: 0 to go on, 1 to stop, -1 to fail. */
 typedef int (*snapshot_walk_fn)(void *arg, const struct info *info, struct err *err);
 
+/* More than containerd knows. */
+#define SNAPSHOTTER_CAPABILITIES_MAX 8
+
 /**
  * struct snapshotter_ops - one entry per RPC of containerd.services.snapshots.v1, in proto order
  * @name: "overlay": names socket, configuration table, log lines and metrics
  * @summary: what the daemon is, one line for --help
  * @options: rows of the configuration table [NAME]; the target is a zeroed block of @conf_size bytes
  *
+ * @capabilities: NULL, or what a client may be told that this backend can do under @conf, for the list
+ *        "capabilities" of its [proxy_plugins] entry ("remap-ids", ...). May look at the machine; changes
+ *        nothing of it. Constant strings. Return: how many of @ret_names are set.
  * @open: make or take up the state below @root, which exists, is ours alone and locked. @conf: the target of
  *        @options, valid until close(). Recovery belongs here; what takes long is left to a thread.
  * @prepare, @view: a new active or view snapshot on @req->parent ("" or committed) and its mounts
@@ -55,6 +61,8 @@ struct snapshotter_ops {
 	const struct conf_option *options;
 	size_t conf_size;
 
+	size_t (*capabilities)(const void *conf,
+			       const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX]);
 	int (*open)(const char *root, const void *conf, void **ret_self, struct err *err);
 	void (*close)(void *self); /* accepts NULL */
 	int (*prepare)(void *self, struct ctx *ctx, const struct snapshot_req *req,

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/crash_point.h"
@@ -71,6 +72,37 @@ static int overlay_open(const char *root, const void *conf, void **ret_self, str
 	}
 	*ret_self = o;
 	return 0;
+}
+
+/* Tried in a directory of its own, since the root may not be there yet. */
+static bool can_idmap(void)
+{
+	char dir[] = "/tmp/lighter-overlay-XXXXXX";
+	struct kernel_abilities kernel = {0};
+	struct err err = ERR_INIT;
+
+	if (!mkdtemp(dir))
+		return false;
+	if (kernel_probe(dir, &kernel, &err) < 0)
+		log_event(LOG_WARN, "overlay mounts do not work in /tmp", LOG_ERR(&err));
+	(void)rmdir(dir);
+	return kernel.idmap;
+}
+
+static size_t overlay_capabilities(const void *conf,
+				   const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX])
+{
+	const struct overlay_conf *c = conf;
+	size_t n = 0;
+
+	if (strcmp(c->remap_ids, "always") == 0 ||
+	    (strcmp(c->remap_ids, "auto") == 0 && can_idmap()))
+		ret_names[n++] = "remap-ids";
+	if (!c->slow_chown)
+		ret_names[n++] = "only-remap-ids";
+	if (c->rebase)
+		ret_names[n++] = "rebase";
+	return n;
 }
 
 /* --- user namespaces ----------------------------------------------------------------------------- */
@@ -467,6 +499,7 @@ const struct snapshotter_ops overlay_ops = {
 	.summary = "an overlayfs snapshotter for containerd, served out of process",
 	.options = overlay_options,
 	.conf_size = sizeof(struct overlay_conf),
+	.capabilities = overlay_capabilities,
 	.open = overlay_open,
 	.close = overlay_close,
 	.prepare = overlay_prepare,

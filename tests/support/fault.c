@@ -87,6 +87,8 @@ void *__real_realloc(void *p, size_t size);
 void *__wrap_realloc(void *p, size_t size);
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
+int __real_syncfs(int fd);
+int __wrap_syncfs(int fd);
 ssize_t __real_write(int fd, const void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size);
 int __real_renameat(int from_fd, const char *from, int to_fd, const char *to);
@@ -116,6 +118,11 @@ void *__wrap_realloc(void *p, size_t size)
 int __wrap_fsync(int fd)
 {
 	return fault_of(FAULT_FSYNC) ? -1 : __real_fsync(fd);
+}
+
+int __wrap_syncfs(int fd)
+{
+	return fault_of(FAULT_SYNCFS) ? -1 : __real_syncfs(fd);
 }
 
 ssize_t __wrap_write(int fd, const void *data, size_t size)

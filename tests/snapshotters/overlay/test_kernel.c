@@ -91,5 +91,5 @@ int main(void)
 		KERNEL_TEST(a_root_that_cannot_carry_an_upper_directory_is_refused),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, private_mounts_setup, NULL);
 }

@@ -44,5 +44,5 @@ int main(void)
 			teardown),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, private_mounts_setup, NULL);
 }

@@ -225,5 +225,5 @@ int main(void)
 						temp_root_teardown),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, private_mounts_setup, NULL);
 }

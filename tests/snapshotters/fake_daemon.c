@@ -44,6 +44,15 @@ static int write_note(const char *root, const char *name, const char *text, stru
 	return 0;
 }
 
+static size_t fake_capabilities(const void *conf,
+				const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX])
+{
+	(void)conf;
+	ret_names[0] = "say-hello";
+	ret_names[1] = "say-more";
+	return 2;
+}
+
 static int fake_open(const char *root, const void *conf, void **ret_self, struct err *err)
 {
 	const struct fake_conf *fake_conf = conf;
@@ -88,6 +97,7 @@ static const struct snapshotter_ops fake_ops = {
 	.summary = "Keeps nothing.",
 	.options = fake_options,
 	.conf_size = sizeof(struct fake_conf),
+	.capabilities = fake_capabilities,
 	.open = fake_open,
 	.close = fake_close,
 };

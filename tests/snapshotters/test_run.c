@@ -412,6 +412,22 @@ static void check_leaves_no_trace(void **state)
 	assert_exits(f, 2);
 }
 
+static void registration_follows_the_configuration(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, ARGS("--print-registration", "--address=/run/a \"b\"", f->root_arg));
+	assert_exits(f, 0);
+	assert_output(f, "[proxy_plugins.lighter-fake]\n  type = \"snapshot\"\n"
+			 "  address = \"/run/a \\\"b\\\"\"\n"
+			 "  capabilities = [\"say-hello\", \"say-more\"]\n");
+	assert_output(f, f->root);
+	assert_no_trace(f);
+	/* A configuration that the daemon would not take is not worth registering. */
+	start(f, ARGS("--print-registration", "--set", "workers=0"));
+	assert_exits(f, 2);
+}
+
 static void want_crash_points(void *arg)
 {
 	(void)arg;
@@ -948,8 +964,7 @@ static void answers_health_when_ready(void **state)
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
 	stop_with(f, SIGTERM);
-	assert_output(f, "method=Check");
-	assert_output(f, "code=OK");
+	assert_output(f, "msg=call method=Check api=grpc.health.v1.Health");
 }
 
 int main(int argc, char **argv)
@@ -963,6 +978,7 @@ int main(int argc, char **argv)
 		T(socket_path_too_long_exits_2),
 		T(mistake_in_file_is_told_with_its_line),
 		T(check_leaves_no_trace),
+		T(registration_follows_the_configuration),
 		T(crash_points_are_listed_first_of_all),
 		T(is_ready_once_it_can_be_reached),
 		T(sigterm_and_sigint_stop_cleanly),

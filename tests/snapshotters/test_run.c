@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -109,6 +110,8 @@ static void start_in(struct fixture *f, child_fn in_child, void *arg, const char
 	assert_true(f->pid >= 0);
 	if (f->pid > 0)
 		return;
+	/* A test that is killed leaves no daemon behind. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	fd = open(f->output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	dup2(fd, STDOUT_FILENO);
 	dup2(fd, STDERR_FILENO);

@@ -164,6 +164,8 @@ life_end() {
 		done < <(cat "$life_dir/processes" 2>/dev/null)
 		for name in "${names[@]}"; do
 			life_stop "$name" || say_warn "$name did not stop by itself and was killed"
+			# its exit status is the last thing that is written here
+			wait_until 10 life_exit_status "$name" >/dev/null
 		done
 		if ! life_unmount; then
 			say_warn "still mounted:"

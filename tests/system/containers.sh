@@ -144,7 +144,7 @@ test_export_of_a_changed_container_gives_the_same_tree_elsewhere() {
 	ctr images export "$dir/image.tar" "$derived"
 	ctr namespaces create elsewhere
 	ctr -n elsewhere images import --snapshotter "$sn" "$dir/image.tar" >/dev/null
-	contains "$(ctr -n elsewhere run --rm --snapshotter "$sn" "$derived" "$(unique imported)" cat /new)" '^new$'
+	equal "$(logged -n elsewhere run -- --rm --snapshotter "$sn" "$derived" "$(unique imported)" cat /new)" new
 	umount "$dir/1" "$dir/2"
 	ctr containers rm "$id"
 	rm_snapshot export-derived

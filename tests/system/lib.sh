@@ -63,6 +63,14 @@ start_plugin() {
 	plugin_start "${LIGHTER_OVERLAY:-$(build_daemon dev overlay)}" --log-level debug "$@"
 }
 
+# plugin_reachable: can containerd use the plugin (again)? It waits up to 3 s between attempts to connect. Only a
+# call that containerd cannot answer by itself tells.
+plugin_reachable() {
+	local probe=reachable-$RANDOM$RANDOM
+	ctr snapshots --snapshotter "$sn" prepare "$probe" >/dev/null 2>&1 || return 1
+	ctr snapshots --snapshotter "$sn" rm "$probe"
+}
+
 # --- images ------------------------------------------------------------------------------------------------
 
 # busybox_layer DIR: a root file system of Debian's static busybox
@@ -113,11 +121,27 @@ unique() {
 	printf 'lighter-%s-%s-%s' "$1" "$$" "$RANDOM"
 }
 
+# logged COMMAND... -- ARGUMENT...: COMMAND --log-uri FILE ARGUMENT..., then what FILE holds. ctr loses, now and
+# then, what a process prints that ends at once; the shim, writing a file, does not.
+logged() {
+	local command=() file=$life_dir/out.$RANDOM$RANDOM rc=0
+	while [[ $1 != -- ]]; do
+		command+=("$1")
+		shift
+	done
+	shift
+	: >"$file"
+	ctr "${command[@]}" --log-uri "file://$file" "$@" || rc=$?
+	cat "$file"
+	rm "$file"
+	return "$rc"
+}
+
 # run REF COMMAND...: run to the end, print its output
 run() {
 	local ref=$1
 	shift
-	ctr run --rm --snapshotter "$sn" "$ref" "$(unique run)" "$@"
+	logged run -- --rm --snapshotter "$sn" "$ref" "$(unique run)" "$@"
 }
 
 # start REF ID COMMAND...: start in the background
@@ -131,7 +155,7 @@ start() {
 inside() {
 	local id=$1
 	shift
-	ctr tasks exec --exec-id "e$RANDOM$RANDOM" "$id" "$@"
+	logged tasks exec -- --exec-id "e$RANDOM$RANDOM" "$id" "$@"
 }
 
 # remove ID: kill and remove a container

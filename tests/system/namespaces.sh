@@ -15,7 +15,7 @@ setup() {
 run_in() {
 	local namespace=$1 ref=$2
 	shift 2
-	ctr -n "$namespace" run --rm --snapshotter "$sn" "$ref" "$(unique "$namespace")" "$@"
+	logged -n "$namespace" run -- --rm --snapshotter "$sn" "$ref" "$(unique "$namespace")" "$@"
 }
 
 snapshots_of() {

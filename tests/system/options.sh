@@ -16,11 +16,7 @@ with_config() {
 	no_sanitizer_report
 	cat >"$life_dir/overlay.toml"
 	start_plugin --config "$life_dir/overlay.toml"
-	wait_until "$soon" answers
-}
-
-answers() {
-	ctr snapshots --snapshotter "$sn" usage >/dev/null 2>&1
+	wait_until "$soon" plugin_reachable
 }
 
 # scenario NAME: pull, run, change, diff, remove; sets ref and id of a running container

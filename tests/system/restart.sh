@@ -16,14 +16,9 @@ stop_plugin() {
 	wait_until "$soon" life_exit_status plugin >/dev/null
 }
 
-# back: containerd has found the plugin again (it waits up to 3 s between attempts)
-back() {
-	ctr snapshots --snapshotter "$sn" usage >/dev/null 2>&1
-}
-
 bring_back() {
 	plugin_start_again
-	wait_until "$soon" back
+	wait_until "$soon" plugin_reachable
 }
 
 # counts ID: does the container's counter move on?
@@ -99,9 +94,7 @@ test_container_ends_and_is_removed_with_the_plugin_down() {
 
 # collected DIR: gone, after another round of garbage collection (each removal of a snapshot asks for one)
 collected() {
-	ctr snapshots --snapshotter "$sn" prepare ask-for-collection >/dev/null 2>&1 &&
-		ctr snapshots --snapshotter "$sn" rm ask-for-collection
-	gone "$1"
+	plugin_reachable && gone "$1"
 }
 
 test_clients_are_told_at_once_that_the_plugin_is_down() {
@@ -192,7 +185,7 @@ test_second_plugin_on_the_same_root_is_refused_at_once() {
 	out=$(fails timeout "$soon" "${plugin_command[0]}" --root "$plugin_root" --address "$life_dir/second.sock")
 	contains "$out" '[Ll]ock|in use|already|another'
 	# and the first one serves on
-	back
+	plugin_reachable
 }
 
 system_main "$@"

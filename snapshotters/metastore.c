@@ -237,6 +237,11 @@ void metastore_close(struct metastore *store)
 	free(store);
 }
 
+bool metastore_is_virgin(struct metastore *store)
+{
+	return atomic_load(&store->next_id) == 1;
+}
+
 uint64_t metastore_reserve_ids(struct metastore *store, unsigned int n)
 {
 	return atomic_fetch_add(&store->next_id, n);

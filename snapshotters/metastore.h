@@ -34,6 +34,9 @@ struct chain {
 ERR_CHECKED int metastore_open(const char *path, struct metastore **ret_store, struct err *err);
 void metastore_close(struct metastore *store);
 
+/** metastore_is_virgin() - has there never been a snapshot, as far as the database knows? Before ids are reserved. */
+bool metastore_is_virgin(struct metastore *store);
+
 /**
  * metastore_reserve_ids() - @n ids that no snapshot has or had, in a row
  * Return: the first. Ids that are not used for a row before the process ends may be given again by the next.

@@ -198,7 +198,8 @@ static void call_ended(void *arg, const struct rpc_call_end *end)
 	/* rpc/ has logged those that failed. */
 	if (end->code == ERR_OK && log_enabled(LOG_DEBUG))
 		log_event(LOG_DEBUG, "call", LOG_STR("method", end->method),
-			  LOG_STR("api", end->service), LOG_INT("took_us", end->took_ns / 1000));
+			  LOG_STR("api", end->service), LOG_STR("code", "OK"),
+			  LOG_INT("took_us", end->took_ns / 1000));
 }
 
 static int start_server(struct daemon *d, struct err *err)

@@ -117,6 +117,45 @@ static int list_layers(struct layers *layers, struct listing *listing, struct er
 	return 0;
 }
 
+static int found_entry(void *arg, const char *name, unsigned char type, struct err *err)
+{
+	(void)arg;
+	(void)name;
+	(void)type;
+	(void)err;
+	return 1;
+}
+
+/*
+ * A database that has never held a snapshot, beside layers that hold files, has been emptied or belongs
+ * elsewhere. All of these would be garbage to it, so nothing is served before somebody has looked.
+ */
+static int refuse_strange_layers(struct layers *layers, const struct listing *listing,
+				 struct err *err)
+{
+	char name[LAYER_NAME_MAX];
+
+	for (size_t i = 0; i < listing->ids.n; i++) {
+		struct err missing = ERR_INIT;
+		int entry;
+
+		layer_name(name, listing->ids.ids[i], "/fs");
+		entry = fs_each_entry(layers->fd, name, found_entry, NULL, &missing);
+		if (entry > 0)
+			return err_set(err, ERR_FAILED_PRECONDITION,
+				       "'%s/%s' holds files, but metadata.db has never known a "
+				       "snapshot: bring back the database that belongs to it, or "
+				       "remove the directories",
+				       layers->path, name);
+		/* One that a crash left half made has no fs, or it is empty. */
+		if (entry < 0 && missing.sys_errno != ENOENT) {
+			*err = missing;
+			return -1;
+		}
+	}
+	return 0;
+}
+
 /* Ids on disk are not given out again, and every row must have its directory. */
 static int take_stock(struct layers *layers, struct err *err)
 {
@@ -127,6 +166,8 @@ static int take_stock(struct layers *layers, struct err *err)
 
 	if (list_layers(layers, &listing, err) < 0 ||
 	    metastore_ids(layers->store, &rows.ids, &rows.n, err) < 0)
+		return -1;
+	if (metastore_is_virgin(layers->store) && refuse_strange_layers(layers, &listing, err) < 0)
 		return -1;
 	if (listing.ids.n)
 		metastore_skip_ids(layers->store, listing.ids.ids[listing.ids.n - 1]);

@@ -122,9 +122,10 @@ static bool is_gone(void *arg)
 static void the_start_removes_garbage_and_gives_its_ids_to_nobody(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t id;
+	uint64_t id = take(f);
 
-	assert_int_equal(mkdirat(f->root->fd, "snapshots", 0700), 0);
+	add_row(f, id, "key");
+	close_all(f);
 	assert_int_equal(mkdirat(f->root->fd, "snapshots/1000000", 0700), 0);
 	assert_int_equal(mkdirat(f->root->fd, "snapshots/1000000/fs", 0700), 0);
 	make_file(f, "snapshots/1000000/fs/file");
@@ -133,6 +134,32 @@ static void the_start_removes_garbage_and_gives_its_ids_to_nobody(void **state)
 	assert_true(id > 1000000);
 	wait_until(is_gone, f, "garbage is removed");
 	layers_drop(f->layers, id, true);
+}
+
+static void a_database_that_was_emptied_is_refused_and_nothing_deleted(void **state)
+{
+	struct fixture *f = *state;
+	struct err err = ERR_INIT;
+	char *path = temp_root_path(f->root, "metadata.db");
+
+	assert_int_equal(mkdirat(f->root->fd, "snapshots", 0700), 0);
+	/* What a crash may leave of a first start: that alone is no reason. */
+	assert_int_equal(mkdirat(f->root->fd, "snapshots/1", 0700), 0);
+	assert_int_equal(mkdirat(f->root->fd, "snapshots/2", 0700), 0);
+	assert_int_equal(mkdirat(f->root->fd, "snapshots/2/fs", 0700), 0);
+	open_all(f);
+	close_all(f);
+
+	assert_int_equal(mkdirat(f->root->fd, "snapshots/3", 0700), 0);
+	assert_int_equal(mkdirat(f->root->fd, "snapshots/3/fs", 0700), 0);
+	make_file(f, "snapshots/3/fs/file");
+	assert_ok(metastore_open(path, &f->store, &err), &err);
+	assert_fails(layers_open(f->root->path, f->store, &f->layers, &err), &err,
+		     ERR_FAILED_PRECONDITION);
+	assert_contains(err.msg, "snapshots/3/fs");
+	assert_true(is_there(f, "3/fs/file"));
+	f->layers = NULL;
+	free(path);
 }
 
 static void cleanup_removes_what_no_row_names(void **state)
@@ -326,8 +353,9 @@ int main(void)
 		LAYERS_TEST(no_id_is_taken_twice),
 		LAYERS_TEST(many_takers_at_once_get_different_ids),
 		LAYERS_TEST(a_clean_stop_leaves_only_what_rows_name),
+		LAYERS_TEST(the_start_removes_garbage_and_gives_its_ids_to_nobody),
 		cmocka_unit_test_setup_teardown(
-			the_start_removes_garbage_and_gives_its_ids_to_nobody, setup_closed,
+			a_database_that_was_emptied_is_refused_and_nothing_deleted, setup_closed,
 			teardown),
 		LAYERS_TEST(cleanup_removes_what_no_row_names),
 		LAYERS_TEST(cleanup_stops_when_its_caller_has_gone),

@@ -53,8 +53,12 @@ static grpc_server *core_server(void)
 		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MAX_MESSAGE_BYTES),
 		int_arg(GRPC_ARG_MAX_METADATA_SIZE, MAX_METADATA_BYTES),
 		int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, MAX_STREAMS_PER_CONNECTION),
-		/* Parts that would only cost time and memory here. Requests may be compressed,
-		 * answers never are. */
+		/* gRPC inflates a message before it looks at its limit: 1 MiB may become 1 GiB.
+		 * containerd never compresses; who does is told UNIMPLEMENTED. */
+		int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
+			1 << GRPC_COMPRESS_NONE),
+		int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
+		/* Parts that would only cost time and memory here. */
 		int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
 		int_arg(GRPC_ARG_ENABLE_CENSUS, 0),
 		int_arg(GRPC_ARG_ENABLE_LOAD_REPORTING, 0),
@@ -270,7 +274,7 @@ static bool any_live(struct rpc_server *server)
  * Cancelling under the lock: it keeps the call on the list, and so from being given back to gRPC. gRPC runs
  * none of our code in there, and the lock is not held over any other of its functions.
  */
-static void cancel_stalled(struct rpc_server *server, int64_t now_ns)
+void server_cancel_stalled(struct rpc_server *server, int64_t now_ns)
 {
 	LOCK_GUARD(&server->mutex);
 	for (struct rpc_call *call = server->live.next; call != &server->live; call = call->next) {
@@ -309,7 +313,7 @@ static void *poll_events(void *arg)
 		}
 		now_ns = monotonic_ns();
 		if (now_ns - swept_ns >= SWEEP_NS) {
-			cancel_stalled(server, now_ns);
+			server_cancel_stalled(server, now_ns);
 			swept_ns = now_ns;
 		}
 	}

@@ -22,7 +22,10 @@
 #define MSG_OVERHEAD_BYTES 256
 
 /* Below the high water mark divided by this the handler is told to go on. */
-#define LOW_WATER_DIVISOR 4
+#define LOW_WATER_DIVISOR   4
+/* See high_water(). */
+#define CROWDED_DIVISOR     4
+#define CROWDED_QUEUE_BYTES ((size_t)64 << 10)
 
 static void work(struct pool_job *job);
 
@@ -110,11 +113,25 @@ static void pump(struct rpc_call *call)
 	pthread_mutex_lock(&s->mutex);
 }
 
+/*
+ * Where a queue is full. Once many clients together have left much unread, each has a small queue only: so
+ * those that do read go on being served, and the budget of all is never used up by some.
+ */
+static size_t high_water(const struct rpc_server *server)
+{
+	size_t queued = atomic_load_explicit(&server->queued_bytes, memory_order_relaxed);
+
+	if (queued > QUEUED_BYTES_MAX / CROWDED_DIVISOR &&
+	    server->options.max_queue_bytes > CROWDED_QUEUE_BYTES)
+		return CROWDED_QUEUE_BYTES;
+	return server->options.max_queue_bytes;
+}
+
 static void sent(struct rpc_tag *tag, bool ok)
 {
 	struct rpc_call *call = TAG_CALL(tag, send_tag);
 	struct stream *s = &call->stream;
-	size_t low = call->server->options.max_queue_bytes / LOW_WATER_DIVISOR;
+	size_t low = high_water(call->server) / LOW_WATER_DIVISOR;
 
 	pthread_mutex_lock(&s->mutex);
 	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
@@ -153,23 +170,7 @@ static void fail(struct rpc_call *call, const struct err *err)
 
 /* --- receiving ------------------------------------------------------------------------------------- */
 
-static void received(struct rpc_tag *tag, bool ok)
-{
-	struct rpc_call *call = TAG_CALL(tag, recv_tag);
-	struct stream *s = &call->stream;
-
-	pthread_mutex_lock(&s->mutex);
-	s->receiving = false;
-	if (s->received) {
-		call->bytes_in += grpc_byte_buffer_length(s->received);
-		s->events |= EVENT_MESSAGE;
-	} else if (ok) {
-		s->events |= EVENT_HALF_CLOSE;
-	}
-	schedule(call);
-	pthread_mutex_unlock(&s->mutex);
-	call_unref(call);
-}
+static void received(struct rpc_tag *tag, bool ok);
 
 /* Ask for the next message. The lock is held; it is released for a while. */
 static void receive(struct rpc_call *call)
@@ -185,6 +186,32 @@ static void receive(struct rpc_call *call)
 	call->recv_tag.done = received;
 	call_batch(call, &op, 1, &call->recv_tag);
 	pthread_mutex_lock(&s->mutex);
+}
+
+/*
+ * The end of the messages is what gRPC reports for a half close and for a cancelled call alike, the latter
+ * just before it reports the call's end. A handler must not take the one for the other: so another message
+ * is asked for, which can only come back empty, and behind the call's end if there is one.
+ */
+static void received(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, recv_tag);
+	struct stream *s = &call->stream;
+
+	pthread_mutex_lock(&s->mutex);
+	s->receiving = false;
+	if (s->received) {
+		call->bytes_in += grpc_byte_buffer_length(s->received);
+		s->events |= EVENT_MESSAGE;
+	} else if (ok && !s->drained) {
+		s->drained = true;
+		receive(call);
+	} else if (ok) {
+		s->events |= EVENT_HALF_CLOSE;
+	}
+	schedule(call);
+	pthread_mutex_unlock(&s->mutex);
+	call_unref(call);
 }
 
 /* --- telling the handler --------------------------------------------------------------------------- */
@@ -405,7 +432,7 @@ int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err
 	}
 	*s->out_tail = out;
 	s->out_tail = &out->next;
-	if (s->out_bytes > call->server->options.max_queue_bytes) {
+	if (s->out_bytes > high_water(call->server)) {
 		s->want_writable = true;
 		r = 1;
 	}

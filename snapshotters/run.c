@@ -26,13 +26,17 @@
 #include "snapshotters/service.h"
 
 /* Calls under way at a stop may take this long to end before they are cancelled. */
-#define STOP_GRACE_MS   10000
+#define STOP_GRACE_MS     10000
 /* Memory goes back to the system after this long without a call. */
-#define IDLE_S          5
+#define IDLE_S            5
+#define TRIM_BUSY_LOOKS   6
 /* Each arena of malloc() keeps what it once needed; calls have arenas of their own. */
-#define MALLOC_ARENAS   2
+#define MALLOC_ARENAS     2
+/* Set, these stay: by itself malloc() raises them to the largest block ever freed, and keeps as much. */
+#define MALLOC_MMAP_BYTES (128 * 1024)
+#define MALLOC_TRIM_BYTES (512 * 1024)
 /* Others may pass through to a socket, or to a directory that is itself closed, but not look around. */
-#define PARENT_DIR_MODE 0711
+#define PARENT_DIR_MODE   0711
 
 /** struct daemon - everything that must be let go of, in the order in which it was taken */
 struct daemon {
@@ -69,6 +73,8 @@ static int prepare_process(struct err *err)
 
 	umask(022);
 	mallopt(M_ARENA_MAX, MALLOC_ARENAS);
+	mallopt(M_MMAP_THRESHOLD, MALLOC_MMAP_BYTES);
+	mallopt(M_TRIM_THRESHOLD, MALLOC_TRIM_BYTES);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -250,22 +256,32 @@ static void tell_manager(const char *state, const char *status)
 		log_event(LOG_WARN, "the service manager could not be told", LOG_ERR(&err));
 }
 
-/** struct idle - what the last look found */
+/**
+ * struct idle - what the last looks found
+ * @n_calls: so many calls had ended
+ * @n_busy: how many looks in a row have found new ones
+ */
 struct idle {
 	unsigned long n_calls;
+	unsigned int n_busy;
 	bool trimmed;
 };
 
+/* Once after each time of work; and in a long one now and then, as health checks alone never end. */
 static void trim_when_idle(struct daemon *d, struct idle *idle)
 {
 	unsigned long n_calls = atomic_load_explicit(&d->n_calls, memory_order_relaxed);
 
 	if (n_calls != idle->n_calls) {
-		*idle = (struct idle){.n_calls = n_calls};
-	} else if (!idle->trimmed) {
-		malloc_trim(0);
-		idle->trimmed = true;
+		idle->n_calls = n_calls;
+		idle->trimmed = false;
+		if (++idle->n_busy < TRIM_BUSY_LOOKS)
+			return;
 	}
+	idle->n_busy = 0;
+	if (!idle->trimmed)
+		malloc_trim(0);
+	idle->trimmed = true;
 }
 
 /* Return: the signal to stop for. */

@@ -14,12 +14,13 @@
 #define NS_PER_S 1000000000
 
 /*
- * An answer of List holds at most this many snapshots, as containerd's own do, and about as many bytes;
- * one snapshot alone may be a little larger, its labels being bounded by SNAPSHOT_LABELS_MAX_BYTES. Clients
- * that leave grpc-go's limit as it is take up to 4 MiB.
+ * An answer of List holds at most this many snapshots, as containerd's own do, and so many bytes; one
+ * snapshot alone may be larger, its labels being bounded by SNAPSHOT_LABELS_MAX_BYTES, and still below the
+ * 4 MiB of clients that leave grpc-go's limit as it is. Small, since a client that does not read has one
+ * waiting all the time.
  */
 #define LIST_MAX_INFOS 100
-#define LIST_MAX_BYTES (1u << 20)
+#define LIST_MAX_BYTES (256u << 10)
 
 /* LIST_MAX_BYTES of the smallest labels, as the structures that they are encoded from. */
 #define LIST_ARENA_BYTES (64u << 20)

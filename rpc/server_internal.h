@@ -70,6 +70,7 @@ struct stream {
 	bool opened; /* open() was called: close() must be */
 	bool sending;
 	bool receiving;
+	bool drained; /* no more messages will come */
 	bool ending; /* the status is known: when all is sent, it follows */
 	bool begun; /* headers were sent */
 	bool status_sent;
@@ -145,6 +146,11 @@ struct rpc_server {
 	struct rpc_call *cache;
 	unsigned int n_cache;
 };
+
+/* --- server.c ------------------------------------------------------------------------------------- */
+
+/** server_cancel_stalled() - cancel the calls to whose clients nothing could be sent for STALL_NS */
+void server_cancel_stalled(struct rpc_server *server, int64_t now_ns);
 
 /* --- call.c --------------------------------------------------------------------------------------- */
 

@@ -17,8 +17,11 @@
 #include "rpc/status_internal.h"
 
 /* A server that was restarted is found again within the longer of these; calls fail at once meanwhile. */
-#define RECONNECT_MIN_MS 100
-#define RECONNECT_MAX_MS 1000
+#define RECONNECT_INITIAL_MS 100
+#define RECONNECT_MAX_MS     1000
+
+/* What gRPC calls the minimum is the time that one attempt may take: a busy server must not run out of it. */
+#define CONNECT_TIMEOUT_MS 5000
 
 /* How long a caller's change of mind may go unnoticed; part of the contract in client.h. */
 #define CANCEL_POLL_NS (100 * INT64_C(1000000))
@@ -95,8 +98,8 @@ static grpc_channel *make_channel(const char *target)
 	grpc_channel *channel;
 	grpc_arg args[] = {
 		int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MAX_MESSAGE_BYTES),
-		int_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_MIN_MS),
-		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, RECONNECT_MIN_MS),
+		int_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_INITIAL_MS),
+		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_TIMEOUT_MS),
 		int_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
 		int_arg(GRPC_ARG_ENABLE_RETRIES, 0),
 		int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),

@@ -290,32 +290,82 @@ void server_cancel_stalled(struct rpc_server *server, int64_t now_ns)
 	}
 }
 
-static void *poll_events(void *arg)
+/* Hands what had to wait for the events at hand to the pool. */
+static void flush_waiting(struct rpc_server *server)
 {
-	struct rpc_server *server = arg;
-	int64_t swept_ns = monotonic_ns();
+	struct rpc_call *call = server->waiting;
+
+	if (!call)
+		return;
+	server->waiting = NULL;
+	call_run(call, call->job.run);
+}
+
+void server_serve_soon(struct rpc_call *call)
+{
+	flush_waiting(call->server);
+	call->server->waiting = call;
+}
+
+/* The next event; while a call waits to be served, only one that is there already. */
+static grpc_event next_event(struct rpc_server *server)
+{
+	gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+
+	if (server->waiting)
+		deadline = gpr_inf_past(GPR_CLOCK_MONOTONIC);
+	else if (any_live(server)) /* an idle server does not wake up */
+		deadline = from_ns(server->swept_ns + SWEEP_NS);
+	return grpc_completion_queue_next(server->cq, deadline, NULL);
+}
+
+static void sweep(struct rpc_server *server)
+{
+	int64_t now_ns = monotonic_ns();
+
+	if (now_ns - server->swept_ns < SWEEP_NS)
+		return;
+	server_cancel_stalled(server, now_ns);
+	server->swept_ns = now_ns;
+}
+
+static void end_polling(struct rpc_server *server)
+{
+	LOCK_GUARD(&server->mutex);
+
+	server->polled_out = true;
+	pthread_cond_broadcast(&server->changed);
+}
+
+/* Be the poller, until another worker is or the queue is at its end. */
+static void poll_events(struct pool_job *job)
+{
+	struct rpc_server *server =
+		(struct rpc_server *)((char *)job - offsetof(struct rpc_server, poll_job));
 
 	for (;;) {
-		gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
-		struct rpc_tag *tag;
-		grpc_event event;
-		int64_t now_ns;
+		grpc_event event = next_event(server);
+		struct rpc_call *call = server->waiting;
 
-		/* An idle server does not wake up. */
-		if (any_live(server))
-			deadline = from_ns(swept_ns + SWEEP_NS);
-		event = grpc_completion_queue_next(server->cq, deadline, NULL);
-		if (event.type == GRPC_QUEUE_SHUTDOWN)
-			return NULL;
+		if (event.type == GRPC_QUEUE_SHUTDOWN) {
+			flush_waiting(server);
+			end_polling(server);
+			return;
+		}
 		if (event.type == GRPC_OP_COMPLETE) {
-			tag = event.tag;
+			struct rpc_tag *tag = event.tag;
+
 			tag->done(tag, event.success != 0);
+		} else if (call) {
+			server->waiting = NULL;
+			/* From the moment of handing over the server's fields are another's. */
+			if (pool_hand_over(server->pool, &server->poll_job)) {
+				call->job.run(&call->job);
+				return;
+			}
+			call_run(call, call->job.run);
 		}
-		now_ns = monotonic_ns();
-		if (now_ns - swept_ns >= SWEEP_NS) {
-			server_cancel_stalled(server, now_ns);
-			swept_ns = now_ns;
-		}
+		sweep(server);
 	}
 }
 
@@ -332,7 +382,9 @@ static void connected(void *arg, int fd)
 static void stop_poller(struct rpc_server *server)
 {
 	grpc_completion_queue_shutdown(server->cq);
-	pthread_join(server->poller, NULL);
+	LOCK_GUARD(&server->mutex);
+	while (!server->polled_out)
+		pthread_cond_wait(&server->changed, &server->mutex);
 }
 
 static void shut_down(struct rpc_tag *tag, bool ok)
@@ -376,10 +428,13 @@ static void cancel_all(struct rpc_server *server)
 
 int rpc_server_start(struct rpc_server *server, struct err *err)
 {
-	if (pool_new("rpc-worker", server->options.n_workers, SIZE_MAX, &server->pool, err) < 0)
+	/* One more, which polls. */
+	if (pool_new("rpc", server->options.n_workers + 1, SIZE_MAX, &server->pool, err) < 0)
 		return -1;
 	grpc_server_start(server->core);
-	if (thread_start(&server->poller, "rpc-poll", poll_events, server, err) < 0)
+	server->swept_ns = monotonic_ns();
+	server->poll_job.run = poll_events;
+	if (pool_submit(server->pool, &server->poll_job, err) < 0)
 		return -1;
 	server->started = true;
 	for (size_t i = 0; i < REQUESTED_PER_METHOD; i++) {

@@ -4,9 +4,11 @@
  * know protobuf-c messages and nothing of gRPC. Dispatch, decoding, deadlines, cancellation, flow
  * control, status and logging are here, once.
  *
- * Threads: one poller owns the completion queue. A handler runs on a worker of the server's pool, or, when
- * its method says RPC_INLINE, on the poller itself. Call backs of one stream never overlap and keep their
- * order; those of different calls run at the same time.
+ * Threads: of a pool, one at a time is the poller and owns the completion queue. It runs handlers that say
+ * RPC_INLINE itself. When the last call that has arrived wants to wait for something, it lets another thread
+ * become the poller and runs that handler too, which so never waits for a thread to wake up; earlier ones
+ * go to the pool. Call backs of one stream never overlap and keep their order; those of different calls run
+ * at the same time.
  *
  * What a client can grow is bounded: message size, memory of one call's arena, calls alive at once,
  * connections, queued answers.
@@ -32,6 +34,9 @@ enum rpc_kind { RPC_UNARY, RPC_SERVER_STREAM, RPC_BIDI_STREAM };
 
 /* The handler does not wait for disk, network or locks held over them: run it on the poller. */
 #define RPC_INLINE 1u
+
+/* The handler may wait for the disk, but not for long: that its caller goes meanwhile is not looked for. */
+#define RPC_BRIEF 2u
 
 /**
  * rpc_unary_fn - answer one request
@@ -131,7 +136,7 @@ struct rpc_call_end {
 /**
  * struct rpc_server_options - zero means the default
  * @listen_fd: a listening Unix stream socket; taken over by the server
- * @n_workers: 16
+ * @n_workers: threads that run handlers, beside the poller; 16
  * @max_calls: calls alive at once, beyond which RESOURCE_EXHAUSTED is answered; 4096
  * @max_connections: beyond which new connections are closed at once; 4096
  * @max_queue_bytes: high water mark of one stream's queued answers; 4 MiB

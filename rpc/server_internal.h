@@ -130,7 +130,9 @@ struct rpc_server {
 	grpc_server_credentials *credentials;
 	struct listener *listener;
 	struct pool *pool;
-	pthread_t poller;
+	struct pool_job poll_job; /* being the poller */
+	struct rpc_call *waiting; /* the poller's alone: arrived, to be served off the queue */
+	int64_t swept_ns; /* the poller's alone */
 	bool started;
 	bool stopped;
 	struct method *methods;
@@ -143,11 +145,15 @@ struct rpc_server {
 	struct rpc_call live; /* head of the list of calls alive */
 	unsigned int n_live;
 	bool shut_down; /* gRPC says so */
+	bool polled_out; /* the completion queue is at its end */
 	struct rpc_call *cache;
 	unsigned int n_cache;
 };
 
 /* --- server.c ------------------------------------------------------------------------------------- */
+
+/** server_serve_soon() - for the poller: run call->job when the events at hand have been seen */
+void server_serve_soon(struct rpc_call *call);
 
 /** server_cancel_stalled() - cancel the calls to whose clients nothing could be sent for STALL_NS */
 void server_cancel_stalled(struct rpc_server *server, int64_t now_ns);

@@ -95,9 +95,11 @@ static void serve(struct rpc_call *call, bool watching)
 	call_unref(call);
 }
 
-static void serve_on_worker(struct pool_job *job)
+static void serve_job(struct pool_job *job)
 {
-	serve(TAG_CALL(job, job), true);
+	struct rpc_call *call = TAG_CALL(job, job);
+
+	serve(call, !(call->method->row->flags & RPC_BRIEF));
 }
 
 void unary_begin(struct rpc_call *call)
@@ -107,6 +109,8 @@ void unary_begin(struct rpc_call *call)
 		return;
 	}
 	/* It may take long: hear of it when the client goes. */
-	call_watch_close(call, closed);
-	call_run(call, serve_on_worker);
+	if (!(call->method->row->flags & RPC_BRIEF))
+		call_watch_close(call, closed);
+	call->job.run = serve_job;
+	server_serve_soon(call);
 }

@@ -347,16 +347,7 @@ static void poll_events(struct pool_job *job)
 		grpc_event event = next_event(server);
 		struct rpc_call *call = server->waiting;
 
-		if (event.type == GRPC_QUEUE_SHUTDOWN) {
-			flush_waiting(server);
-			end_polling(server);
-			return;
-		}
-		if (event.type == GRPC_OP_COMPLETE) {
-			struct rpc_tag *tag = event.tag;
-
-			tag->done(tag, event.success != 0);
-		} else if (call) {
+		if (call && event.type == GRPC_QUEUE_TIMEOUT) {
 			server->waiting = NULL;
 			/* From the moment of handing over the server's fields are another's. */
 			if (pool_hand_over(server->pool, &server->poll_job)) {
@@ -364,6 +355,16 @@ static void poll_events(struct pool_job *job)
 				return;
 			}
 			call_run(call, call->job.run);
+		}
+		flush_waiting(server);
+		if (event.type == GRPC_QUEUE_SHUTDOWN) {
+			end_polling(server);
+			return;
+		}
+		if (event.type == GRPC_OP_COMPLETE) {
+			struct rpc_tag *tag = event.tag;
+
+			tag->done(tag, event.success != 0);
 		}
 		sweep(server);
 	}

@@ -24,8 +24,8 @@
 /* Below the high water mark divided by this the handler is told to go on. */
 #define LOW_WATER_DIVISOR   4
 /* See high_water(). */
-#define CROWDED_DIVISOR     4
-#define CROWDED_QUEUE_BYTES ((size_t)64 << 10)
+#define CROWDED_DIVISOR     8
+#define CROWDED_QUEUE_BYTES ((size_t)16 << 10)
 
 static void work(struct pool_job *job);
 

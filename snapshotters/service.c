@@ -20,7 +20,7 @@
  * waiting all the time.
  */
 #define LIST_MAX_INFOS 100
-#define LIST_MAX_BYTES (256u << 10)
+#define LIST_MAX_BYTES (128u << 10)
 
 /* LIST_MAX_BYTES of the smallest labels, as the structures that they are encoded from. */
 #define LIST_ARENA_BYTES (64u << 20)
@@ -528,16 +528,18 @@ static const struct rpc_stream_ops list_ops = {
 		.response = (response_), .unary = (fn_)                                            \
 	}
 
+/* What changes rows is carried through once begun: nobody is served by looking for a caller who goes. */
 static const struct rpc_method methods[] = {
-	UNARY("Prepare", 0, TYPE(prepare_snapshot_request), TYPE(prepare_snapshot_response),
+	UNARY("Prepare", RPC_BRIEF, TYPE(prepare_snapshot_request), TYPE(prepare_snapshot_response),
 	      on_prepare),
-	UNARY("View", 0, TYPE(view_snapshot_request), TYPE(view_snapshot_response), on_view),
+	UNARY("View", RPC_BRIEF, TYPE(view_snapshot_request), TYPE(view_snapshot_response),
+	      on_view),
 	UNARY("Mounts", RPC_INLINE, TYPE(mounts_request), TYPE(mounts_response), on_mounts),
-	UNARY("Commit", 0, TYPE(commit_snapshot_request), EMPTY_TYPE, on_commit),
-	UNARY("Remove", 0, TYPE(remove_snapshot_request), EMPTY_TYPE, on_remove),
+	UNARY("Commit", RPC_BRIEF, TYPE(commit_snapshot_request), EMPTY_TYPE, on_commit),
+	UNARY("Remove", RPC_BRIEF, TYPE(remove_snapshot_request), EMPTY_TYPE, on_remove),
 	UNARY("Stat", RPC_INLINE, TYPE(stat_snapshot_request), TYPE(stat_snapshot_response),
 	      on_stat),
-	UNARY("Update", 0, TYPE(update_snapshot_request), TYPE(update_snapshot_response),
+	UNARY("Update", RPC_BRIEF, TYPE(update_snapshot_request), TYPE(update_snapshot_response),
 	      on_update),
 	{.name = "List",
 	 .kind = RPC_SERVER_STREAM,

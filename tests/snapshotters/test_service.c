@@ -621,12 +621,12 @@ static void list_bounds_the_bytes_of_a_message(void **state)
 	struct fixture *fx = *state;
 	struct listing listing;
 
-	/* About 64 KiB of labels each: three make a message. */
-	fill(fx, 24, 16);
+	/* About 32 KiB of labels each: three make a message. */
+	fill(fx, 24, 8);
 	assert_ok(list(fx, NULL, 0, &listing), &fx->err);
 	assert_int_equal(listing.n_infos, 24);
-	assert_true(listing.max_bytes > 128u << 10);
-	assert_true(listing.max_bytes <= 256u << 10);
+	assert_true(listing.max_bytes > 64u << 10);
+	assert_true(listing.max_bytes <= 128u << 10);
 }
 
 static void list_with_a_full_queue_goes_on_where_it_was(void **state)

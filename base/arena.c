@@ -9,8 +9,8 @@
 
 /* Most calls fit into one block; blocks then double, up to the point where doubling wastes memory. */
 #define FIRST_BLOCK_BYTES 4096
-#define MAX_BLOCK_BYTES (256 * 1024)
-#define ALIGN alignof(max_align_t)
+#define MAX_BLOCK_BYTES   (256 * 1024)
+#define ALIGN             alignof(max_align_t)
 
 struct arena_block {
 	struct arena_block *next;

@@ -25,10 +25,10 @@
 #include "base/err.h"
 
 enum conf_type {
-	CONF_TYPE_BOOL,	  /* bool */
-	CONF_TYPE_INT,	  /* int64_t, within [min, max] */
+	CONF_TYPE_BOOL, /* bool */
+	CONF_TYPE_INT, /* int64_t, within [min, max] */
 	CONF_TYPE_STRING, /* char *, never NULL, owned by the struct; one of @choices if given */
-	CONF_TYPE_LIST,	  /* struct conf_list of strings */
+	CONF_TYPE_LIST, /* struct conf_list of strings */
 };
 
 /** struct conf_list - strings, owned by the struct that holds it */
@@ -57,21 +57,34 @@ struct conf_option {
 };
 
 #define CONF_BOOL(type_, member_, initial_, help_)                                                 \
-	{.name = #member_, .type = CONF_TYPE_BOOL, .offset = offsetof(type_, member_),             \
-	 .initial = (initial_), .help = (help_)}
+	{                                                                                          \
+		.name = #member_, .type = CONF_TYPE_BOOL, .offset = offsetof(type_, member_),      \
+		.initial = (initial_), .help = (help_)                                             \
+	}
 #define CONF_INT(type_, member_, initial_, min_, max_, help_)                                      \
-	{.name = #member_, .type = CONF_TYPE_INT, .offset = offsetof(type_, member_),              \
-	 .initial = (initial_), .min = (min_), .max = (max_), .help = (help_)}
+	{                                                                                          \
+		.name = #member_, .type = CONF_TYPE_INT, .offset = offsetof(type_, member_),       \
+		.initial = (initial_), .min = (min_), .max = (max_), .help = (help_)               \
+	}
 #define CONF_STRING(type_, member_, initial_, metavar_, help_)                                     \
-	{.name = #member_, .type = CONF_TYPE_STRING, .offset = offsetof(type_, member_),           \
-	 .initial = (initial_), .metavar = (metavar_), .help = (help_)}
+	{                                                                                          \
+		.name = #member_, .type = CONF_TYPE_STRING, .offset = offsetof(type_, member_),    \
+		.initial = (initial_), .metavar = (metavar_), .help = (help_)                      \
+	}
 #define CONF_CHOICE(type_, member_, initial_, choices_, help_)                                     \
-	{.name = #member_, .type = CONF_TYPE_STRING, .offset = offsetof(type_, member_),           \
-	 .initial = (initial_), .choices = (choices_), .help = (help_)}
+	{                                                                                          \
+		.name = #member_, .type = CONF_TYPE_STRING, .offset = offsetof(type_, member_),    \
+		.initial = (initial_), .choices = (choices_), .help = (help_)                      \
+	}
 #define CONF_LIST(type_, member_, initial_, help_)                                                 \
-	{.name = #member_, .type = CONF_TYPE_LIST, .offset = offsetof(type_, member_),             \
-	 .initial = (initial_), .help = (help_)}
-#define CONF_END {.name = NULL}
+	{                                                                                          \
+		.name = #member_, .type = CONF_TYPE_LIST, .offset = offsetof(type_, member_),      \
+		.initial = (initial_), .help = (help_)                                             \
+	}
+#define CONF_END                                                                                   \
+	{                                                                                          \
+		.name = NULL                                                                       \
+	}
 
 /**
  * struct conf_table - rows under one TOML table
@@ -98,7 +111,8 @@ void conf_done(const struct conf_table *tables, size_t n);
  * nearest known key for an unknown one.
  * Return: 0; 1 when the file does not exist; or -1 with ERR_INVALID_ARGUMENT.
  */
-ERR_CHECKED int conf_load(const char *path, const struct conf_table *tables, size_t n, struct err *err);
+ERR_CHECKED int conf_load(const char *path, const struct conf_table *tables, size_t n,
+			  struct err *err);
 
 /** conf_load_text() - as conf_load(), of @size bytes in memory; @name stands for the file in messages */
 ERR_CHECKED int conf_load_text(const char *name, const char *text, size_t size,

@@ -15,7 +15,7 @@
 
 enum digest_algorithm { DIGEST_SHA256 = 1, DIGEST_SHA512 = 2 };
 
-#define DIGEST_MAX_BYTES 64
+#define DIGEST_MAX_BYTES  64
 /* "sha512:" + 128 + NUL */
 #define DIGEST_TEXT_BYTES 136
 

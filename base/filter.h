@@ -20,7 +20,7 @@
 
 /* Bounds of one request: all of its filters together, and how many there may be. */
 #define FILTER_MAX_BYTES (64u << 10)
-#define FILTERS_MAX 256
+#define FILTERS_MAX      256
 
 struct filters;
 

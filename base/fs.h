@@ -34,8 +34,8 @@ ERR_CHECKED int fs_sync(int fd, const char *what, struct err *err);
  *
  * A failure leaves no temporary file; being killed may leave one, ".tmp-" and 16 hex digits.
  */
-ERR_CHECKED int fs_write_file(int dirfd, const char *name, mode_t mode, const void *data, size_t size,
-			      struct err *err);
+ERR_CHECKED int fs_write_file(int dirfd, const char *name, mode_t mode, const void *data,
+			      size_t size, struct err *err);
 
 /**
  * fs_read_file() - the whole of a small file
@@ -78,6 +78,7 @@ ERR_CHECKED int fs_disk_usage(const struct ctx *ctx, int dirfd, const char *name
 typedef int (*fs_entry_fn)(void *arg, const char *name, unsigned char type, struct err *err);
 
 /** fs_each_entry() - call @fn for each entry but "." and ".." of a directory (type: d_type); stops at != 0 */
-ERR_CHECKED int fs_each_entry(int dirfd, const char *name, fs_entry_fn fn, void *arg, struct err *err);
+ERR_CHECKED int fs_each_entry(int dirfd, const char *name, fs_entry_fn fn, void *arg,
+			      struct err *err);
 
 #endif

@@ -32,7 +32,7 @@ struct log_field {
 
 #define LOG_STR(name_, value_) ((struct log_field){(name_), LOG_FIELD_STR, (value_), 0})
 #define LOG_INT(name_, value_) ((struct log_field){(name_), LOG_FIELD_INT, NULL, (value_)})
-#define LOG_ERR(err_) LOG_STR("error", (err_)->msg)
+#define LOG_ERR(err_)          LOG_STR("error", (err_)->msg)
 
 /**
  * log_setup() - choose what is written and how; before threads start

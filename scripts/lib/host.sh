@@ -17,31 +17,43 @@ host_mounted() {
 	return 1
 }
 
+# host_chrooted: is our root another one than that of the mount namespace that we are in?
+host_chrooted() {
+	local true_root
+	host_mounted / || return 0
+	# joining the namespace that we are in leads to its root
+	true_root=$(nsenter --mount=/proc/self/ns/mnt stat -L -c %d:%i / 2>/dev/null) || return 1
+	[[ $true_root != "$(stat -L -c %d:%i /)" ]]
+}
+
 # host_enter SCRIPT ARGUMENT...: start SCRIPT again where runc can work, if it cannot work here.
-# In a chroot whose directory is not a mount point runc's pivot_root fails; without /sys there are no cgroups.
-# In a mount namespace of our own both can be repaired, and nobody else sees it.
+# In a chroot runc's pivot_root fails; or else what is executed in a running container escapes to the root
+# outside, because the namespace's root is not where pivot_root believes it to be. So a mount namespace is
+# made whose root is the chroot's directory. Nobody else sees what is mounted there.
 host_enter() {
 	[[ -r /proc/self/mountinfo ]] ||
 		die "/proc is not mounted; before chroot: mount -t proc proc DIR/proc; mount --rbind /sys DIR/sys"
-	if host_mounted / && [[ -d /sys/fs/cgroup ]]; then
+	if ! host_chrooted; then
 		return 0
 	fi
-	[[ -z ${LIGHTER_HOST_ENTERED:-} ]] ||
-		die "cannot make this environment fit for runc; before chroot: mount --rbind /sys DIR/sys"
+	[[ -z ${LIGHTER_HOST_ENTERED:-} ]] || die "cannot leave this chroot for a mount namespace of its own"
 	export LIGHTER_HOST_ENTERED=1
-	# Mounts of ours must not spread to where we came from. Only a mount point can be told so, and in a chroot
-	# that may be out of sight: joining the namespace that we are in leads to its true root.
+	# Outside, where sh runs, all we ask for is mount and pivot_root.
 	# shellcheck disable=SC2016
-	exec unshare --mount --propagation unchanged bash -ec '
-		nsenter --mount=/proc/self/ns/mnt mount --make-rprivate / || {
-			echo "error: cannot get a mount namespace of its own; before chroot: mount --bind DIR DIR" >&2
-			exit 1
-		}
-		[ -d /sys/fs/cgroup ] || mount -t sysfs sysfs /sys
-		mount --rbind / /mnt
-		cwd=$1; shift
-		exec chroot /mnt bash -c "cd \"\$0\" && exec \"\$@\"" "$cwd" "$@"
-	' host_enter "$PWD" "$@"
+	exec unshare --mount --propagation unchanged nsenter --mount=/proc/self/ns/mnt sh -ec '
+		mount --make-rprivate /
+		dir=$(readlink /proc/self/fd/7)
+		exec 7<&-
+		mount --rbind "$dir" "$dir"
+		cd "$dir"
+		pivot_root . mnt
+		exec chroot . bash -ec "
+			umount --lazy /mnt
+			[[ -d /sys/fs/cgroup ]] || mount -t sysfs sysfs /sys
+			cd \"\$0\"
+			exec \"\$@\"
+		" "$@"
+	' host_enter "$PWD" "$@" 7</
 }
 
 # host_try_overlay DIR: can DIR hold the upper directory of an overlay?

@@ -37,7 +37,8 @@ packages_missing() {
 	local name
 
 	for name in "$@"; do
-		[[ $(dpkg-query -W -f='${db:Status-Status}\n' "$name" 2>/dev/null) == *installed* ]] ||
+		# another status is "not-installed"; several lines are several architectures
+		dpkg-query -W -f='${db:Status-Status}\n' "$name" 2>/dev/null | grep -qx installed ||
 			printf '%s\n' "$name"
 	done
 }

@@ -144,11 +144,13 @@ run() {
 	logged run -- --rm --snapshotter "$sn" "$ref" "$(unique run)" "$@"
 }
 
-# start REF ID COMMAND...: start in the background
+# start REF ID COMMAND...: start a plain image's container in the background. What a test then runs inside of it
+# may delete, so see first that it is inside.
 start() {
 	local ref=$1 id=$2
 	shift 2
 	ctr run --detach --null-io --snapshotter "$sn" "$ref" "$id" "$@"
+	inside "$id" test -e /etc/name
 }
 
 # inside ID COMMAND...: run a command in a running container

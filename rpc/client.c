@@ -395,9 +395,34 @@ int rpc_stream_open(struct rpc_client *client, struct ctx *ctx, const char *meth
 	return 0;
 }
 
+/* Return: the next message, for grpc_byte_buffer_destroy(), or NULL at the end of the call. */
+static grpc_byte_buffer *receive(struct rpc_stream *stream)
+{
+	grpc_byte_buffer *in = NULL;
+	grpc_op ops[2] = {0};
+	size_t n = 0;
+
+	if (stream->ended)
+		return NULL;
+	if (!stream->headers_asked) {
+		stream->headers_asked = true;
+		ops[n].op = GRPC_OP_RECV_INITIAL_METADATA;
+		ops[n++].data.recv_initial_metadata.recv_initial_metadata = &stream->headers;
+	}
+	ops[n].op = GRPC_OP_RECV_MESSAGE;
+	ops[n++].data.recv_message.recv_message = &in;
+	(void)run_stream_batch(stream, ops, n); /* no message then, and the status says why */
+	return in;
+}
+
 /* A send failed, which only happens when the call has ended. */
 static int ended_early(struct rpc_stream *stream, struct err *err)
 {
+	grpc_byte_buffer *unread;
+
+	/* gRPC keeps the status back while there are messages before it. */
+	while ((unread = receive(stream)) != NULL)
+		grpc_byte_buffer_destroy(unread);
 	wait_status(stream);
 	if (stream->status.code != GRPC_STATUS_OK)
 		return status_to_err(stream->status.code, stream->status.message, err);
@@ -433,23 +458,9 @@ int rpc_stream_half_close(struct rpc_stream *stream, struct err *err)
 int rpc_stream_recv(struct rpc_stream *stream, struct arena *arena, ProtobufCMessage **ret_msg,
 		    struct err *err)
 {
-	grpc_byte_buffer *in = NULL;
-	grpc_op ops[2] = {0};
-	size_t n = 0;
+	grpc_byte_buffer *in = receive(stream);
 	int r;
 
-	if (!stream->ended) {
-		if (!stream->headers_asked) {
-			stream->headers_asked = true;
-			ops[n].op = GRPC_OP_RECV_INITIAL_METADATA;
-			ops[n++].data.recv_initial_metadata.recv_initial_metadata =
-				&stream->headers;
-		}
-		ops[n].op = GRPC_OP_RECV_MESSAGE;
-		ops[n++].data.recv_message.recv_message = &in;
-		(void)run_stream_batch(stream, ops,
-				       n); /* no message then, and the status says why */
-	}
 	if (!in) {
 		wait_status(stream);
 		if (stream->status.code == GRPC_STATUS_OK)

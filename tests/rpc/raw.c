@@ -88,7 +88,7 @@ static size_t add_header(uint8_t *buf, const char *name, const char *value)
 	return n + strlen(value);
 }
 
-void raw_headers(int fd, uint32_t id, const char *method, uint8_t flags)
+void raw_headers(int fd, uint32_t id, const char *method, const char *encoding, uint8_t flags)
 {
 	uint8_t buf[512];
 	size_t n = 0;
@@ -100,7 +100,8 @@ void raw_headers(int fd, uint32_t id, const char *method, uint8_t flags)
 	n += add_header(buf + n, ":authority", "localhost");
 	n += add_header(buf + n, "te", "trailers");
 	n += add_header(buf + n, "content-type", "application/grpc");
-	n += add_header(buf + n, "grpc-encoding", "gzip");
+	if (encoding)
+		n += add_header(buf + n, "grpc-encoding", encoding);
 	n += add_header(buf + n, "x-of-no-concern", "to anybody");
 	put_frame(fd, FRAME_HEADERS, FLAG_END_HEADERS | flags, id, buf, n);
 }

@@ -20,8 +20,8 @@ int raw_connect(const char *path);
 /** raw_hello() - the preface and empty settings */
 void raw_hello(int fd);
 
-/** raw_headers() - open stream @id with a call of @method */
-void raw_headers(int fd, uint32_t id, const char *method, uint8_t flags);
+/** raw_headers() - open stream @id with a call of @method. @encoding: of the messages, or NULL. */
+void raw_headers(int fd, uint32_t id, const char *method, const char *encoding, uint8_t flags);
 
 /** raw_message() - a message of @size bytes: its gRPC prefix with @compressed, and @len bytes of content */
 void raw_message(int fd, uint32_t id, uint8_t compressed, uint32_t size, const void *data,

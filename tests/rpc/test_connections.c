@@ -55,7 +55,8 @@ static void serves_a_thousand_connections_and_forgets_them(void **state)
 		if (i % 4 > 0)
 			raw_hello(fds[i]);
 		if (i % 4 > 1)
-			raw_headers(fds[i], 1, METHOD("Echo"), 0); /* and no message follows */
+			raw_headers(fds[i], 1, METHOD("Echo"), NULL,
+				    0); /* and no message follows */
 	}
 	for (size_t i = 0; i < N_CONNECTIONS; i++)
 		if (i % 4 > 0)

@@ -74,10 +74,11 @@ static void lets_calls_end_within_the_grace_time(void **state)
 	assert_int_equal(pthread_create(&releaser, NULL, release_soon, rig), 0);
 	rig_stop(rig, 60000);
 	pthread_join(releaser, NULL);
-	for (size_t i = 0; i < ARRAY_LEN(waiters); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++)
 		pthread_join(waiters[i].thread, NULL);
-		assert_ok(waiters[i].result, &waiters[i].err);
-	}
+	/* The server's view: gRPC's client may drop an answer it has not read yet, when a ping of its own
+	 * fails because the server has closed the connection after its last answer. */
+	assert_int_equal(rig->n_ended[ERR_OK], ARRAY_LEN(waiters));
 }
 
 static void cancels_what_is_left_after_the_grace_time(void **state)
@@ -103,7 +104,7 @@ static void cancels_what_is_left_after_the_grace_time(void **state)
 		raw[i] = raw_connect(rig->path);
 	raw_hello(raw[1]);
 	raw_hello(raw[2]);
-	raw_headers(raw[2], 1, METHOD("Echo"), 0);
+	raw_headers(raw[2], 1, METHOD("Echo"), NULL, 0);
 	raw_wait_settings(raw[2]);
 
 	rig_stop(rig, 10);

@@ -305,3 +305,19 @@ int fs_each_entry(int dirfd, const char *name, fs_entry_fn fn, void *arg, struct
 	}
 	return rc < 0 ? err_sys(err, "read directory '%s'", name) : 0;
 }
+
+static int found_entry(void *arg, const char *name, unsigned char type, struct err *err)
+{
+	(void)arg;
+	(void)name;
+	(void)type;
+	(void)err;
+	return 1;
+}
+
+int fs_is_empty(int dirfd, const char *name, struct err *err)
+{
+	int found = fs_each_entry(dirfd, name, found_entry, NULL, err);
+
+	return found < 0 ? -1 : !found;
+}

@@ -81,4 +81,7 @@ typedef int (*fs_entry_fn)(void *arg, const char *name, unsigned char type, stru
 ERR_CHECKED int fs_each_entry(int dirfd, const char *name, fs_entry_fn fn, void *arg,
 			      struct err *err);
 
+/** fs_is_empty() - has a directory no entries? Return: 1 if so, 0 if there are some, -1 on failure. */
+ERR_CHECKED int fs_is_empty(int dirfd, const char *name, struct err *err);
+
 #endif

@@ -101,15 +101,6 @@ static int make_parent(const char *path, struct err *err)
 	return *parent ? fs_make_dirs(parent, PARENT_DIR_MODE, err) : 0;
 }
 
-static int found_entry(void *arg, const char *name, unsigned char type, struct err *err)
-{
-	(void)arg;
-	(void)name;
-	(void)type;
-	(void)err;
-	return 1;
-}
-
 /* Layers hold setuid programs, so nobody else may pass; but a directory of others is not ours to close. */
 static int close_to_others(const struct daemon *d, struct err *err)
 {
@@ -125,10 +116,10 @@ static int close_to_others(const struct daemon *d, struct err *err)
 	if ((st.st_mode & 077) == 0)
 		return 0;
 	if (fstatat(d->root_fd, "lock", &lock, AT_SYMLINK_NOFOLLOW) < 0) {
-		r = fs_each_entry(d->root_fd, ".", found_entry, NULL, err);
+		r = fs_is_empty(d->root_fd, ".", err);
 		if (r < 0)
 			return -1;
-		if (r > 0)
+		if (!r)
 			return err_set(err, ERR_FAILED_PRECONDITION,
 				       "root '%s' holds files of others and is open to them (mode "
 				       "%04o)",

@@ -117,15 +117,6 @@ static int list_layers(struct layers *layers, struct listing *listing, struct er
 	return 0;
 }
 
-static int found_entry(void *arg, const char *name, unsigned char type, struct err *err)
-{
-	(void)arg;
-	(void)name;
-	(void)type;
-	(void)err;
-	return 1;
-}
-
 /*
  * A database that has never held a snapshot, beside layers that hold files, has been emptied or belongs
  * elsewhere. All of these would be garbage to it, so nothing is served before somebody has looked.
@@ -137,18 +128,18 @@ static int refuse_strange_layers(struct layers *layers, const struct listing *li
 
 	for (size_t i = 0; i < listing->ids.n; i++) {
 		struct err missing = ERR_INIT;
-		int entry;
+		int is_empty;
 
 		layer_name(name, listing->ids.ids[i], "/fs");
-		entry = fs_each_entry(layers->fd, name, found_entry, NULL, &missing);
-		if (entry > 0)
+		is_empty = fs_is_empty(layers->fd, name, &missing);
+		if (is_empty == 0)
 			return err_set(err, ERR_FAILED_PRECONDITION,
 				       "'%s/%s' holds files, but metadata.db has never known a "
 				       "snapshot: bring back the database that belongs to it, or "
 				       "remove the directories",
 				       layers->path, name);
 		/* One that a crash left half made has no fs, or it is empty. */
-		if (entry < 0 && missing.sys_errno != ENOENT) {
+		if (is_empty < 0 && missing.sys_errno != ENOENT) {
 			*err = missing;
 			return -1;
 		}

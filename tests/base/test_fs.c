@@ -534,6 +534,18 @@ static void each_entry_reports_failures(void **state)
 	assert_int_equal(err.sys_errno, EIO);
 }
 
+static void is_empty_tells_an_empty_directory_from_others(void **state)
+{
+	struct temp_root *root = *state;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(mkdirat(root->fd, "a", 0700), 0);
+	assert_int_equal(fs_is_empty(root->fd, "a", &err), 1);
+	assert_int_equal(mkdirat(root->fd, "a/.hidden", 0700), 0);
+	assert_int_equal(fs_is_empty(root->fd, "a", &err), 0);
+	assert_fails(fs_is_empty(root->fd, "missing", &err), &err, ERR_INTERNAL);
+}
+
 #define WITH_ROOT(test) cmocka_unit_test_setup_teardown(test, temp_root_setup, temp_root_teardown)
 
 int main(void)
@@ -563,6 +575,7 @@ int main(void)
 		WITH_ROOT(each_entry_sees_every_one_once),
 		WITH_ROOT(each_entry_stops_when_told),
 		WITH_ROOT(each_entry_reports_failures),
+		WITH_ROOT(is_empty_tells_an_empty_directory_from_others),
 	};
 
 	return cmocka_run_group_tests(tests, private_mounts_setup, NULL);

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "rpc/library_internal.h"
 #include "rpc/server_internal.h"
 #include "rpc/status_internal.h"
 
@@ -239,11 +240,18 @@ void call_set_end(struct rpc_call *call, enum err_code code, const char *message
 	call->message = strdup(message);
 }
 
+void call_explain_stop(const struct rpc_call *call, struct err *err)
+{
+	if (err->code == ERR_CANCELLED && atomic_load(&call->server->stopping))
+		err_set(err, ERR_UNAVAILABLE, "the server is stopping");
+}
+
 void call_batch(struct rpc_call *call, const grpc_op *ops, size_t n, struct rpc_tag *tag)
 {
 	grpc_call_error r;
 
 	call_ref(call);
+	GIVE_TAG(tag);
 	r = grpc_call_start_batch(call->core, ops, n, tag, NULL);
 	if (r == GRPC_CALL_OK)
 		return;

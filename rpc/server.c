@@ -25,7 +25,7 @@
 #define REQUESTED_PER_METHOD 4
 
 /* Of one connection. containerd keeps a stream open for each blob being written or read. */
-#define MAX_STREAMS_PER_CONNECTION 4096
+#define MAX_STREAMS_PER_CONNECTION 1024
 
 /* gRPC's default of 8 KiB is near what tracing headers may take. */
 #define MAX_METADATA_BYTES (64 << 10)
@@ -167,6 +167,7 @@ static void request(struct rpc_server *server, const struct method *method)
 		return;
 	}
 	call->request_tag.done = arrived;
+	GIVE_TAG(&call->request_tag);
 	if (!method)
 		r = grpc_server_request_call(server->core, &call->core, &call->details,
 					     &call->metadata, server->cq, server->cq,
@@ -364,6 +365,7 @@ static void poll_events(struct pool_job *job)
 		if (event.type == GRPC_OP_COMPLETE) {
 			struct rpc_tag *tag = event.tag;
 
+			TAKE_TAG(tag);
 			tag->done(tag, event.success != 0);
 		}
 		sweep(server);
@@ -415,11 +417,13 @@ static bool wait_for_end(struct rpc_server *server, const struct timespec *until
 static void begin_shutdown(struct rpc_server *server)
 {
 	server->shutdown_tag.done = shut_down;
+	GIVE_TAG(&server->shutdown_tag);
 	grpc_server_shutdown_and_notify(server->core, server->cq, &server->shutdown_tag);
 }
 
 static void cancel_all(struct rpc_server *server)
 {
+	atomic_store(&server->stopping, true);
 	pthread_mutex_lock(&server->mutex);
 	for (struct rpc_call *call = server->live.next; call != &server->live; call = call->next)
 		atomic_store_explicit(&call->cancelled, true, memory_order_relaxed);

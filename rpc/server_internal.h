@@ -139,6 +139,7 @@ struct rpc_server {
 	size_t n_methods;
 	struct rpc_tag shutdown_tag;
 	atomic_size_t queued_bytes;
+	atomic_bool stopping; /* calls under way are cancelled */
 
 	pthread_mutex_t mutex; /* guards what follows */
 	pthread_cond_t changed;
@@ -180,6 +181,9 @@ void call_unref(struct rpc_call *call);
 
 /** call_set_end() - how it ended; the first word counts. Logs it, unless it went well. */
 void call_set_end(struct rpc_call *call, enum err_code code, const char *message);
+
+/** call_explain_stop() - say that it was us who cancelled @call, if so: the client may well try again */
+void call_explain_stop(const struct rpc_call *call, struct err *err);
 
 /** call_batch() - give gRPC @n operations; @tag comes back with a reference to the call */
 void call_batch(struct rpc_call *call, const grpc_op *ops, size_t n, struct rpc_tag *tag);

@@ -303,8 +303,10 @@ static bool step(struct rpc_call *call)
 	pthread_mutex_lock(&s->mutex);
 	s->in_callback = false;
 
-	if (r < 0)
+	if (r < 0) {
+		call_explain_stop(call, &err);
 		fail(call, &err);
+	}
 	if (row->kind == RPC_BIDI_STREAM && (event == EVENT_OPEN || event == EVENT_MESSAGE))
 		receive(call);
 	pump(call);

@@ -88,10 +88,12 @@ static void serve(struct rpc_call *call, bool watching)
 
 	/* From here on the client may be slow: it holds nothing but its answer. */
 	arena_done(&call->arena);
-	if (r == 0)
+	if (r == 0) {
 		answer(call, watching);
-	else
+	} else {
+		call_explain_stop(call, &err);
 		call_answer_error(call, &err, watching);
+	}
 	call_unref(call);
 }
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -52,9 +53,17 @@ static const char *const dir_names[N_PROBE_DIRS] = {"lower", "upper", "work", "m
 
 /* --- in the child -------------------------------------------------------------------------------- */
 
+/* Ends this process with its parent, which may have died already. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+}
+
 static int child_wait_forever(void *arg)
 {
-	(void)arg;
+	die_with(*(const pid_t *)arg);
 	for (;;)
 		pause();
 	return 0;
@@ -95,7 +104,9 @@ static int open_user_namespace(void)
 	static char stack[16384] __attribute__((aligned(16)));
 	char path[64];
 	int fd = -1, saved;
-	pid_t pid = clone(child_wait_forever, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, NULL);
+	pid_t self = getpid();
+	pid_t pid =
+		clone(child_wait_forever, stack + sizeof(stack), CLONE_NEWUSER | SIGCHLD, &self);
 
 	if (pid < 0)
 		return -1;
@@ -135,10 +146,22 @@ static int try_idmap(const struct probe *probe)
 	return 0;
 }
 
-static void child_main(const struct probe *probe, int out)
+/*
+ * Our parent may be killed at any time, and its successor must not find its lock and its socket still open
+ * in us: they are let go of before all else, and we do not outlive it. @out becomes descriptor 0.
+ */
+static void leave_parent(pid_t parent, int out)
+{
+	die_with(parent);
+	if (dup2(out, STDIN_FILENO) < 0 || syscall(SYS_close_range, 3u, ~0u, 0u) < 0)
+		_exit(1);
+}
+
+static void child_main(const struct probe *probe, pid_t parent, int out)
 {
 	struct finding finding = {0};
 
+	leave_parent(parent, out);
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
 		finding.enter_errno = errno;
 	} else if (mount("overlay", probe->dirs[MERGED], "overlay", 0, probe->plain_options) < 0) {
@@ -147,7 +170,7 @@ static void child_main(const struct probe *probe, int out)
 		umount2(probe->dirs[MERGED], MNT_DETACH);
 		finding.idmap_errno = try_idmap(probe);
 	}
-	_exit(write(out, &finding, sizeof(finding)) == (ssize_t)sizeof(finding) ? 0 : 1);
+	_exit(write(STDIN_FILENO, &finding, sizeof(finding)) == (ssize_t)sizeof(finding) ? 0 : 1);
 }
 
 /* --- in the daemon ------------------------------------------------------------------------------- */
@@ -158,7 +181,7 @@ static int run_child(const struct probe *probe, struct finding *ret_finding, str
 	CLEANUP(close_fd) int out = -1;
 	int ends[2];
 	ssize_t n;
-	pid_t pid;
+	pid_t self = getpid(), pid;
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_sys(err, "probe overlayfs");
@@ -168,7 +191,7 @@ static int run_child(const struct probe *probe, struct finding *ret_finding, str
 	if (pid < 0)
 		return err_sys(err, "probe overlayfs");
 	if (pid == 0)
-		child_main(probe, out);
+		child_main(probe, self, out);
 	close_fd(&out);
 	out = -1;
 	do

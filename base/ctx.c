@@ -16,6 +16,19 @@ int64_t monotonic_ns(void)
 	return clock_ns(CLOCK_MONOTONIC);
 }
 
+struct timespec monotonic_in(long ns)
+{
+	struct timespec moment;
+
+	clock_gettime(CLOCK_MONOTONIC, &moment);
+	moment.tv_nsec += ns;
+	if (moment.tv_nsec >= 1000000000) {
+		moment.tv_nsec -= 1000000000;
+		moment.tv_sec++;
+	}
+	return moment;
+}
+
 int64_t realtime_ns(void)
 {
 	return clock_ns(CLOCK_REALTIME);

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "base/arena.h"
 #include "base/err.h"
@@ -47,6 +48,9 @@ static inline int ctx_no_memory(struct err *err)
 
 /** monotonic_ns() - CLOCK_MONOTONIC in nanoseconds */
 int64_t monotonic_ns(void);
+
+/** monotonic_in() - the moment @ns (below 1 s) from now, for waits on CLOCK_MONOTONIC */
+struct timespec monotonic_in(long ns);
 
 /** realtime_ns() - CLOCK_REALTIME in nanoseconds since 1970, UTC */
 int64_t realtime_ns(void);

@@ -12,7 +12,7 @@
 
 /* "ltss": tells our databases from other sqlite files. */
 #define APPLICATION_ID   0x6c747373
-/* One for each worker, and one for calls on the poller, so that no reader waits for another. */
+/* More than there are workers by default: hardly ever does a reader wait for another to be done. */
 #define N_READERS        24
 /* What one row of a walk may take: a key, its parent's, and all labels, with room for bookkeeping. */
 #define WALK_ARENA_BYTES (4 * SNAPSHOT_LABELS_MAX_BYTES)
@@ -589,6 +589,27 @@ static int change_label(struct db_conn *conn, struct update *update, uint64_t id
 	return insert_labels(conn, id, &(struct strmap){&entry, 1, 1}, err);
 }
 
+static bool replaces_all(const struct update_req *req)
+{
+	for (size_t i = 0; i < req->n_paths; i++)
+		if (strcmp(req->paths[i], "labels") == 0)
+			return true;
+	return req->n_paths == 0;
+}
+
+static int change_labels(struct db_conn *conn, struct update *update, uint64_t id, struct err *err)
+{
+	const struct update_req *req = update->req;
+
+	/* All values come from the one request: beside "labels" single ones change nothing more. */
+	if (replaces_all(req))
+		return replace_labels(conn, update, id, err);
+	for (size_t i = 0; i < req->n_paths; i++)
+		if (change_label(conn, update, id, req->paths[i] + strlen(LABEL_PATH), err) < 0)
+			return -1;
+	return 0;
+}
+
 static int update_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "UPDATE snapshots SET updated_ns = ?2 WHERE id = ?1";
@@ -599,19 +620,8 @@ static int update_row(struct db_conn *conn, void *arg, struct err *err)
 
 	if (find_existing(conn, update->arena, req->name, &record, err) < 0)
 		return -1;
-	if (!req->n_paths && replace_labels(conn, update, record.info.id, err) < 0)
+	if (change_labels(conn, update, record.info.id, err) < 0)
 		return -1;
-	for (size_t i = 0; i < req->n_paths; i++) {
-		int result;
-
-		if (strcmp(req->paths[i], "labels") == 0)
-			result = replace_labels(conn, update, record.info.id, err);
-		else
-			result = change_label(conn, update, record.info.id,
-					      req->paths[i] + strlen(LABEL_PATH), err);
-		if (result < 0)
-			return -1;
-	}
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
 	db_bind_int(stmt, 1, (int64_t)record.info.id);

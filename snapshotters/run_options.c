@@ -235,7 +235,8 @@ static void print_registration(const struct run_options *options)
 	const char *names[SNAPSHOTTER_CAPABILITIES_MAX];
 	const char *architecture = go_architecture();
 	size_t n = options->ops->capabilities
-			   ? options->ops->capabilities(options->backend_conf, names)
+			   ? options->ops->capabilities(options->conf.root, options->backend_conf,
+							names)
 			   : 0;
 
 	printf("[proxy_plugins.%s]\n"

@@ -39,7 +39,7 @@ typedef int (*snapshot_walk_fn)(void *arg, const struct info *info, struct err *
  * @summary: what the daemon is, one line for --help
  * @options: rows of the configuration table [NAME]; the target is a zeroed block of @conf_size bytes
  *
- * @capabilities: NULL, or what a client may be told that this backend can do under @conf, for the list
+ * @capabilities: NULL, or what a client may be told that this backend can do at @root under @conf, for the list
  *        "capabilities" of its [proxy_plugins] entry ("remap-ids", ...). May look at the machine; changes
  *        nothing of it. Constant strings. Return: how many of @ret_names are set.
  * @open: make or take up the state below @root, which exists, is ours alone and locked. @conf: the target of
@@ -61,7 +61,7 @@ struct snapshotter_ops {
 	const struct conf_option *options;
 	size_t conf_size;
 
-	size_t (*capabilities)(const void *conf,
+	size_t (*capabilities)(const char *root, const void *conf,
 			       const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX]);
 	int (*open)(const char *root, const void *conf, void **ret_self, struct err *err);
 	void (*close)(void *self); /* accepts NULL */

@@ -40,6 +40,9 @@ struct layers {
 
 /* --- opening and closing ------------------------------------------------------------------------- */
 
+/* Far above what a store gives out in its life, and below what sqlite would take for negative. */
+#define ID_MAX (INT64_MAX / 2)
+
 /* The id that a directory's name stands for; 0 for any other name. */
 static uint64_t parse_id(const char *name)
 {
@@ -49,7 +52,7 @@ static uint64_t parse_id(const char *name)
 		return 0;
 	for (; *name; name++) {
 		if (*name < '0' || *name > '9' || __builtin_mul_overflow(id, 10u, &id) ||
-		    __builtin_add_overflow(id, (uint64_t)(*name - '0'), &id))
+		    __builtin_add_overflow(id, (uint64_t)(*name - '0'), &id) || id > ID_MAX)
 			return 0;
 	}
 	return id;
@@ -364,15 +367,9 @@ int layers_remove(struct layers *layers, const struct ctx *ctx, uint64_t id, str
 static int lock_cleanup(struct layers *layers, const struct ctx *ctx, struct err *err)
 {
 	for (;;) {
-		struct timespec until;
+		struct timespec until = monotonic_in(WAIT_SLICE_NS);
 		int failed;
 
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += WAIT_SLICE_NS;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
 		failed = pthread_mutex_clocklock(&layers->cleanup_lock, CLOCK_MONOTONIC, &until);
 		if (!failed)
 			return 0;

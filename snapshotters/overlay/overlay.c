@@ -74,29 +74,42 @@ static int overlay_open(const char *root, const void *conf, void **ret_self, str
 	return 0;
 }
 
-/* Tried in a directory of its own, since the root may not be there yet. */
-static bool can_idmap(void)
+/*
+ * Tried in a directory of its own on the file system where @root is or will be: some file systems have
+ * ID-mapped mounts and others not.
+ */
+static bool can_idmap(const char *root)
 {
-	char dir[] = "/tmp/lighter-overlay-XXXXXX";
 	struct kernel_abilities kernel = {0};
+	CLEANUP(free_ptr) char *dir = NULL;
 	struct err err = ERR_INIT;
+	size_t len = strlen(root);
 
-	if (!mkdtemp(dir))
+	if (asprintf(&dir, "%s/lighter-XXXXXX", root) < 0) {
+		dir = NULL;
 		return false;
+	}
+	while (!mkdtemp(dir)) {
+		while (len > 0 && dir[--len] != '/')
+			;
+		if (len == 0)
+			return false;
+		strcpy(dir + len, "/lighter-XXXXXX");
+	}
 	if (kernel_probe(dir, &kernel, &err) < 0)
-		log_event(LOG_WARN, "overlay mounts do not work in /tmp", LOG_ERR(&err));
+		log_event(LOG_WARN, "overlay mounts do not work there", LOG_ERR(&err));
 	(void)rmdir(dir);
 	return kernel.idmap;
 }
 
-static size_t overlay_capabilities(const void *conf,
+static size_t overlay_capabilities(const char *root, const void *conf,
 				   const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX])
 {
 	const struct overlay_conf *c = conf;
 	size_t n = 0;
 
 	if (strcmp(c->remap_ids, "always") == 0 ||
-	    (strcmp(c->remap_ids, "auto") == 0 && can_idmap()))
+	    (strcmp(c->remap_ids, "auto") == 0 && can_idmap(root)))
 		ret_names[n++] = "remap-ids";
 	if (!c->slow_chown)
 		ret_names[n++] = "only-remap-ids";
@@ -227,6 +240,21 @@ static int join_chain(struct ctx *ctx, const struct parent *parent, struct mount
 	return 0;
 }
 
+/*
+ * A step on the directory of @key failed. When the snapshot was removed meanwhile, with its directory, then
+ * that is the answer, and not what was missing on disk. Return: -1, always.
+ */
+static int gone_or_failed(struct overlay *o, struct ctx *ctx, const char *key, struct err *err)
+{
+	struct err gone = ERR_INIT;
+	struct record record;
+
+	if (key[0] != '\0' && metastore_get(o->store, ctx, key, &record, &gone) < 0 &&
+	    gone.code == ERR_NOT_FOUND)
+		*err = gone;
+	return -1;
+}
+
 /* Everything that can fail before the row is written, and then the row. */
 static int try_create(struct overlay *o, struct ctx *ctx, const struct snapshot_req *req,
 		      enum snapshot_kind kind, uint64_t id, bool *clean, struct mounts *ret_mounts,
@@ -238,10 +266,12 @@ static int try_create(struct overlay *o, struct ctx *ctx, const struct snapshot_
 	struct parent parent = {0};
 
 	if (read_mapped_root(&req->labels, &root, err) < 0 ||
-	    find_parent(o, ctx, req->parent, &parent, err) < 0 ||
-	    is_remapped(o, &root, parent.id, &what.remapped, err) < 0 ||
-	    set_owner(o, id, &parent, &root, clean, err) < 0 ||
-	    join_chain(ctx, &parent, &what, err) < 0 ||
+	    find_parent(o, ctx, req->parent, &parent, err) < 0)
+		return -1;
+	if (is_remapped(o, &root, parent.id, &what.remapped, err) < 0 ||
+	    set_owner(o, id, &parent, &root, clean, err) < 0)
+		return gone_or_failed(o, ctx, req->parent, err);
+	if (join_chain(ctx, &parent, &what, err) < 0 ||
 	    mount_opts_mounts(&o->mount_opts, o->layers, ctx, &what, ret_mounts, err) < 0 ||
 	    ctx_check(ctx, err) < 0)
 		return -1;
@@ -274,6 +304,7 @@ static int create(struct overlay *o, struct ctx *ctx, const struct snapshot_req 
 	struct mounts mounts = {0};
 	bool clean = true;
 	uint64_t id = 0;
+	bool is_refused;
 	int result = 1;
 
 	if (layers_take(o->layers, ctx, &id, err) < 0)
@@ -281,11 +312,11 @@ static int create(struct overlay *o, struct ctx *ctx, const struct snapshot_req 
 	CRASH_POINT("prepare.directory-taken");
 	for (int i = 0; i < TRIES_MAX && result == 1; i++)
 		result = try_create(o, ctx, req, kind, id, &clean, &mounts, err);
+	is_refused = result == 1 || (result < 0 && is_refusal(err));
 	if (result == 1)
-		result = err_set(err, ERR_INVALID_ARGUMENT, "parent '%s' keeps changing",
-				 req->parent);
+		result = err_set(err, ERR_UNAVAILABLE, "parent '%s' keeps changing", req->parent);
 	if (result < 0) {
-		if (is_refusal(err))
+		if (is_refused)
 			layers_drop(o->layers, id, clean);
 		else
 			layers_keep(o->layers, id); /* a cleanup sees whether there is a row */
@@ -330,9 +361,10 @@ static int overlay_mounts(void *self, struct ctx *ctx, const char *key, struct m
 		.parents = chain.ids,
 		.n_parents = chain.n,
 	};
-	if (read_mapped_root(&record.info.labels, &root, err) < 0 ||
-	    is_remapped(o, &root, record.parent_id, &what.remapped, err) < 0)
+	if (read_mapped_root(&record.info.labels, &root, err) < 0)
 		return -1;
+	if (is_remapped(o, &root, record.parent_id, &what.remapped, err) < 0)
+		return gone_or_failed(o, ctx, key, err);
 	return mount_opts_mounts(&o->mount_opts, o->layers, ctx, &what, ret_mounts, err);
 }
 
@@ -349,7 +381,7 @@ static int try_commit(struct overlay *o, struct ctx *ctx, const struct commit_re
 	/* What is not active is refused by the metastore, which knows all the rules. */
 	if (record.info.kind == SNAPSHOT_ACTIVE &&
 	    layers_usage(o->layers, ctx, record.info.id, &usage, err) < 0)
-		return -1;
+		return gone_or_failed(o, ctx, req->key, err);
 	if (ctx_check(ctx, err) < 0)
 		return -1;
 	CRASH_POINT("commit.before-row");
@@ -364,7 +396,7 @@ static int overlay_commit(void *self, struct ctx *ctx, const struct commit_req *
 	for (int i = 0; i < TRIES_MAX && result == 1; i++)
 		result = try_commit(self, ctx, req, err);
 	if (result == 1)
-		return err_set(err, ERR_ABORTED, "snapshot '%s' keeps changing", req->key);
+		return err_set(err, ERR_UNAVAILABLE, "snapshot '%s' keeps changing", req->key);
 	CRASH_POINT("commit.row-written");
 	return result;
 }
@@ -477,7 +509,6 @@ static int overlay_usage(void *self, struct ctx *ctx, const char *key, struct us
 			 struct err *err)
 {
 	struct overlay *o = self;
-	struct err gone = ERR_INIT;
 	struct record record;
 
 	if (metastore_get(o->store, ctx, key, &record, err) < 0)
@@ -486,12 +517,9 @@ static int overlay_usage(void *self, struct ctx *ctx, const char *key, struct us
 		*ret_usage = record.usage;
 		return 0;
 	}
-	if (layers_usage(o->layers, ctx, record.info.id, ret_usage, err) == 0)
-		return 0;
-	/* Removed under our feet: then that, and not the missing directory, is the answer. */
-	if (metastore_get(o->store, ctx, key, &record, &gone) < 0 && gone.code == ERR_NOT_FOUND)
-		*err = gone;
-	return -1;
+	if (layers_usage(o->layers, ctx, record.info.id, ret_usage, err) < 0)
+		return gone_or_failed(o, ctx, key, err);
+	return 0;
 }
 
 const struct snapshotter_ops overlay_ops = {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "snapshotters/overlay/stock.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -34,7 +35,6 @@
  * struct stock - see stock.h
  * @fd: the directory that holds the layers, borrowed; @path: its name
  * @ordered: one fsync makes everything durable that was done before it (see is_ordered())
- * @narrow_umask: mkdir() alone does not give the modes that are asked for
  * @lock: guards what is below it
  * @wanted: the maker has something to do; @made: it has done something
  * @spares: a stack of ids ready to be taken
@@ -45,7 +45,6 @@ struct stock {
 	int fd;
 	const char *path;
 	bool ordered;
-	bool narrow_umask;
 	struct metastore *store;
 	pthread_t maker;
 	bool maker_runs;
@@ -160,26 +159,9 @@ static int sync_batch(struct stock *stock, const uint64_t *ids, size_t n, struct
 	return sync_each(stock, ids, n, err);
 }
 
-/* Would the umask take away bits that our directories must have? */
-static bool umask_is_narrow(void)
-{
-	static const char field[] = "\nUmask:";
-	CLEANUP(free_ptr) char *text = NULL;
-	struct err err = ERR_INIT;
-	const char *line;
-	size_t size;
-
-	if (fs_read_file(AT_FDCWD, "/proc/self/status", 65536, &text, &size, &err) < 0)
-		return true;
-	line = strstr(text, field);
-	return !line || (strtoul(line + strlen(field), NULL, 8) & 0755);
-}
-
 static int make_dir(struct stock *stock, const char *name, mode_t mode, struct err *err)
 {
-	/* The mode must not depend on the umask of whoever started us. */
-	if (mkdirat(stock->fd, name, mode) < 0 ||
-	    (stock->narrow_umask && fchmodat(stock->fd, name, mode, 0) < 0))
+	if (mkdirat(stock->fd, name, mode) < 0)
 		return err_sys(err, "make directory '%s/%s'", stock->path, name);
 	return 0;
 }
@@ -207,9 +189,13 @@ static void remove_spare(struct stock *stock, uint64_t id)
 
 	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
 		layer_name(name, id, parts[i]);
-		if (unlinkat(stock->fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		if (unlinkat(stock->fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT) {
+			struct err err = ERR_INIT;
+
+			err_sys(&err, "remove '%s/%s'", stock->path, name);
 			log_event(LOG_WARN, "a spare directory stays until the next cleanup",
-				  LOG_STR("dir", name), LOG_STR("error", strerror(errno)));
+				  LOG_ERR(&err));
+		}
 	}
 }
 
@@ -247,6 +233,7 @@ static void refill(struct stock *stock)
 	if (n > missing)
 		n = missing;
 
+	assert(n > 0);
 	first = metastore_reserve_ids(stock->store, (unsigned int)n);
 	while (n_marked < n && id_set_add(&stock->busy, first + n_marked))
 		n_marked++;
@@ -285,7 +272,9 @@ static void *maker_main(void *arg)
 		 */
 		bool failed = stock->round_err.code != ERR_OK;
 
-		if (stock->n_waiters || (stock->n_spares < REFILL_BELOW && !failed))
+		/* Waiters for whom there are spares by now have only not run yet. */
+		if (stock->n_waiters > stock->n_spares ||
+		    (stock->n_spares < REFILL_BELOW && !failed))
 			refill(stock);
 		else
 			pthread_cond_wait(&stock->wanted, &stock->lock);
@@ -316,7 +305,6 @@ int stock_open(int fd, const char *path, struct metastore *store, struct stock *
 	stock->path = path;
 	stock->store = store;
 	stock->ordered = is_ordered(fd);
-	stock->narrow_umask = umask_is_narrow();
 	pthread_mutex_init(&stock->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -352,14 +340,8 @@ void stock_close(struct stock *stock)
 /* Waits for @made for a moment, with the lock held. */
 static void wait_a_slice(struct stock *stock)
 {
-	struct timespec until;
+	struct timespec until = monotonic_in(WAIT_SLICE_NS);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += WAIT_SLICE_NS;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
 	pthread_cond_timedwait(&stock->made, &stock->lock, &until);
 }
 

@@ -22,7 +22,8 @@ struct stock;
 
 /**
  * stock_open() - nothing is made before stock_start()
- * @fd, @path: directory that holds the layers; borrowed until stock_close()
+ * @fd, @path: directory that holds the layers; borrowed until stock_close(). The umask of the process must
+ *             leave the bits 0755 alone, as run.c's does.
  * @store: gives out ids
  */
 ERR_CHECKED int stock_open(int fd, const char *path, struct metastore *store,

@@ -246,6 +246,18 @@ void call_explain_stop(const struct rpc_call *call, struct err *err)
 		err_set(err, ERR_UNAVAILABLE, "the server is stopping");
 }
 
+int call_reserve(struct rpc_call *call, size_t waiting_bytes, size_t cost, struct err *err)
+{
+	atomic_size_t *queued = &call->server->queued_bytes;
+	size_t before = atomic_fetch_add_explicit(queued, cost, memory_order_relaxed);
+
+	if (waiting_bytes + cost <= SMALL_ANSWER_BYTES || before + cost <= QUEUED_BYTES_MAX)
+		return 0;
+	atomic_fetch_sub_explicit(queued, cost, memory_order_relaxed);
+	return err_set(err, ERR_RESOURCE_EXHAUSTED,
+		       "too many bytes of answers wait for slow clients");
+}
+
 void call_batch(struct rpc_call *call, const grpc_op *ops, size_t n, struct rpc_tag *tag)
 {
 	grpc_call_error r;

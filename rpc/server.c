@@ -277,12 +277,15 @@ static bool any_live(struct rpc_server *server)
  */
 void server_cancel_stalled(struct rpc_server *server, int64_t now_ns)
 {
+	size_t queued = atomic_load_explicit(&server->queued_bytes, memory_order_relaxed);
+	int64_t stall_ns = queued > QUEUED_BYTES_MAX / 2 ? CROWDED_STALL_NS : STALL_NS;
+
 	LOCK_GUARD(&server->mutex);
 	for (struct rpc_call *call = server->live.next; call != &server->live; call = call->next) {
 		int64_t since_ns =
 			atomic_load_explicit(&call->sending_since_ns, memory_order_relaxed);
 
-		if (!since_ns || now_ns - since_ns < STALL_NS)
+		if (!since_ns || now_ns - since_ns < stall_ns)
 			continue;
 		log_event(LOG_WARN, "call cancelled: its client does not read",
 			  LOG_STR("method", call->method ? call->method->row->name : ""));

@@ -30,8 +30,17 @@
 /* A message that gRPC could not send for so long has a client that does not read: the call is cancelled. */
 #define STALL_NS (300 * INT64_C(1000000000))
 
-/* Encoded answers of all calls together that wait to be sent. */
+/* The same once answers for clients that do not read fill half of QUEUED_BYTES_MAX. */
+#define CROWDED_STALL_NS (30 * INT64_C(1000000000))
+
+/* Encoded answers of all calls together that wait to be sent, beside what SMALL_ANSWER_BYTES lets pass. */
 #define QUEUED_BYTES_MAX ((size_t)256 << 20)
+
+/*
+ * A call may always have so much waiting, a List's message for one: whoever reads is served, however much
+ * others leave unread. All calls alive, each with so much, are the bound above QUEUED_BYTES_MAX.
+ */
+#define SMALL_ANSWER_BYTES ((size_t)132 << 10)
 
 struct rpc_tag {
 	void (*done)(struct rpc_tag *tag, bool ok);
@@ -156,7 +165,8 @@ struct rpc_server {
 /** server_serve_soon() - for the poller: run call->job when the events at hand have been seen */
 void server_serve_soon(struct rpc_call *call);
 
-/** server_cancel_stalled() - cancel the calls to whose clients nothing could be sent for STALL_NS */
+/** server_cancel_stalled() - cancel the calls to whose clients nothing could be sent for STALL_NS, or for
+ * CROWDED_STALL_NS when much waits */
 void server_cancel_stalled(struct rpc_server *server, int64_t now_ns);
 
 /* --- call.c --------------------------------------------------------------------------------------- */
@@ -190,6 +200,13 @@ void call_batch(struct rpc_call *call, const grpc_op *ops, size_t n, struct rpc_
 
 /** call_run() - run @run on a worker */
 void call_run(struct rpc_call *call, void (*run)(struct pool_job *job));
+
+/**
+ * call_reserve() - account for @cost bytes of an encoded answer that is to wait for its client
+ * @waiting_bytes: what waits of this call already
+ */
+ERR_CHECKED int call_reserve(struct rpc_call *call, size_t waiting_bytes, size_t cost,
+			     struct err *err);
 
 /** call_watch_close() - learn when the call ends or is cancelled; @done runs then, owning a reference */
 void call_watch_close(struct rpc_call *call, void (*done)(struct rpc_tag *tag, bool ok));

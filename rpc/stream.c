@@ -393,7 +393,6 @@ void rpc_call_set_data(struct rpc_call *call, void *data)
 /* Room for a message of @cost? It is accounted for when there is. The lock is held. */
 static int reserve(struct rpc_call *call, size_t cost, struct err *err)
 {
-	atomic_size_t *queued = &call->server->queued_bytes;
 	struct stream *s = &call->stream;
 
 	if (s->over || s->ending || s->broken)
@@ -401,12 +400,8 @@ static int reserve(struct rpc_call *call, size_t cost, struct err *err)
 	if (s->out_bytes + cost > call->server->options.max_queue_bytes + ABOVE_HIGH_WATER_BYTES)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "%zu bytes wait for a slow client",
 			       s->out_bytes);
-	if (atomic_fetch_add_explicit(queued, cost, memory_order_relaxed) >
-	    QUEUED_BYTES_MAX - cost) {
-		atomic_fetch_sub_explicit(queued, cost, memory_order_relaxed);
-		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "too many bytes of answers wait for slow clients");
-	}
+	if (call_reserve(call, s->out_bytes, cost, err) < 0)
+		return -1;
 	s->out_bytes += cost;
 	return 0;
 }

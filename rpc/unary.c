@@ -26,16 +26,12 @@ static void answered(struct rpc_tag *tag, bool ok)
 /* Encode, and account for what will lie around until the client has read it. */
 static int encode(struct rpc_call *call, const ProtobufCMessage *response, struct err *err)
 {
-	atomic_size_t *queued = &call->server->queued_bytes;
 	size_t len;
 
 	if (buffer_pack(response, &call->answer, &len, err) < 0)
 		return -1;
-	if (atomic_fetch_add_explicit(queued, len, memory_order_relaxed) > QUEUED_BYTES_MAX - len) {
-		atomic_fetch_sub_explicit(queued, len, memory_order_relaxed);
-		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "too many bytes of answers wait for slow clients");
-	}
+	if (call_reserve(call, 0, len, err) < 0)
+		return -1;
 	call->answer_bytes = len;
 	atomic_store_explicit(&call->bytes_out, len, memory_order_relaxed);
 	return 0;

@@ -302,6 +302,69 @@ static void client_that_does_not_read_is_given_up(void **state)
 	caller_done(&caller);
 }
 
+static void reader_is_served_beside_many_who_do_not_read(void **state)
+{
+	Note request = LIGHTER__TEST__NOTE__INIT;
+	struct rpc_stream *stream;
+	struct rig *rig = *state;
+	struct caller caller;
+	ProtobufCMessage *msg;
+	struct err err;
+	Note *note;
+
+	caller_init(&caller);
+	/* As if others had left so much unread. */
+	atomic_fetch_add(&rig->server->queued_bytes, QUEUED_BYTES_MAX);
+	request.text = (char *)"hello";
+	assert_ok(rig_call(rig, &caller, "Echo", &request.base, &note, &err), &err);
+	request.number = 50;
+	request.size = 128 << 10;
+	stream = rig_ask(rig, &caller, "Count", &request);
+	for (int64_t i = 0; i < request.number; i++) {
+		struct arena arena;
+
+		arena_init(&arena, 1 << 20);
+		assert_int_equal(next(stream, &arena)->number, i);
+		arena_done(&arena);
+	}
+	ends_well(stream, &caller.arena);
+	rpc_stream_free(stream);
+
+	/* What is no small answer has to wait for better times. */
+	request.size = 1 << 20;
+	stream = rig_ask(rig, &caller, "Count", &request);
+	assert_int_equal(rpc_stream_recv(stream, &caller.arena, &msg, &err), -1);
+	assert_int_equal(err.code, ERR_RESOURCE_EXHAUSTED);
+	rpc_stream_free(stream);
+	wait_until(rig_is_quiet, rig, "the end of the calls");
+	atomic_fetch_sub(&rig->server->queued_bytes, QUEUED_BYTES_MAX);
+	assert_int_equal(rig->server->queued_bytes, 0);
+	caller_done(&caller);
+}
+
+static void client_that_does_not_read_is_given_up_sooner_in_a_crowd(void **state)
+{
+	Note request = LIGHTER__TEST__NOTE__INIT;
+	struct rpc_stream *stream;
+	struct rig *rig = *state;
+	struct caller caller;
+
+	caller_init(&caller);
+	request.number = 512;
+	request.size = 1 << 20;
+	stream = rig_ask(rig, &caller, "Count", &request);
+	rig_wait(&rig->n_blocked, 1, "the full queue");
+	server_cancel_stalled(rig->server, monotonic_ns() + CROWDED_STALL_NS);
+	assert_int_equal(rig->n_closed, 0);
+	atomic_fetch_add(&rig->server->queued_bytes, QUEUED_BYTES_MAX / 2);
+	server_cancel_stalled(rig->server, monotonic_ns() + CROWDED_STALL_NS);
+	rig_wait(&rig->n_closed, 1, "close()");
+	wait_until(rig_is_quiet, rig, "the end of the call");
+	assert_int_equal(rig->server->queued_bytes, QUEUED_BYTES_MAX / 2);
+	rpc_stream_free(stream);
+	caller_done(&caller);
+}
+
 #define N_THREADS 8
 #define N_CANCELS 125
 
@@ -382,6 +445,8 @@ int main(void)
 		TEST(slow_reader_holds_only_its_queue),
 		TEST(handler_that_floods_is_stopped),
 		TEST(client_that_does_not_read_is_given_up),
+		TEST(reader_is_served_beside_many_who_do_not_read),
+		TEST(client_that_does_not_read_is_given_up_sooner_in_a_crowd),
 		TEST(survives_a_thousand_random_cancels),
 	};
 

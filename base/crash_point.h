@@ -3,7 +3,7 @@
  * Named points at which a test may kill the process, as kill -9 would, to show what the next start
  * makes of what is on disk then. They exist in builds with LIGHTER_CRASH_POINTS only.
  *
- *	CRASH_POINT("prepare.directory-made");
+ *	CRASH_POINT("prepare.row-written");
  *
  * LIGHTER_CRASH_POINT=NAME[:N] in the environment kills at the N-th pass (default 1) of that point;
  * LIGHTER_CRASH_POINT=list prints every name and exits (see crash_point_list()).

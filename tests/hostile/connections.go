@@ -304,7 +304,7 @@ func floods(t *target) error {
 			return fmt.Errorf("during a flood of %s: %v", what, err)
 		}
 	}
-	if grew := t.peak() - before; grew > 256<<10 {
+	if grew := t.peak() - before; grew > 256<<10+quarantine() {
 		return fmt.Errorf("resident memory grew by %d KiB", grew)
 	}
 	return nil

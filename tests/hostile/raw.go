@@ -49,17 +49,18 @@ type raw struct {
 	c  net.Conn
 	fr *http2.Framer
 
-	mu      sync.Mutex
-	cond    *sync.Cond
-	streams map[uint32]*result
-	next    uint32
-	goaway  bool
-	closed  bool
-	quiet   bool // send nothing of its own accord: no window updates, no acknowledgements
-	pongs   int
-	initial int64            // the other side's window for a new stream
-	connWin int64            // what may still be sent on the connection
-	sendWin map[uint32]int64 // and on each stream, relative to initial
+	mu       sync.Mutex
+	cond     *sync.Cond
+	streams  map[uint32]*result
+	next     uint32
+	goaway   bool
+	settings bool // the other side's have come, and were acknowledged
+	closed   bool
+	quiet    bool // send nothing of its own accord: no window updates, no acknowledgements
+	pongs    int
+	initial  int64            // the other side's window for a new stream
+	connWin  int64            // what may still be sent on the connection
+	sendWin  map[uint32]int64 // and on each stream, relative to initial
 
 	wmu sync.Mutex
 	hb  bytes.Buffer
@@ -147,7 +148,13 @@ func (r *raw) read() {
 				r.initial = int64(v)
 			}
 			if !f.IsAck() && !r.quiet {
-				reply = func() { r.fr.WriteSettingsAck() }
+				reply = func() {
+					r.fr.WriteSettingsAck()
+					r.mu.Lock()
+					r.settings = true
+					r.cond.Broadcast()
+					r.mu.Unlock()
+				}
 			}
 		case *http2.WindowUpdateFrame:
 			if f.StreamID == 0 {

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -710,6 +711,12 @@ func fingerprint(dir string) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)), err
 }
 
+// usedBytes is how much of a database file its pages take, as its header says.
+// Source: sqlite, "Database File Format", 1.3.
+func usedBytes(b []byte) int {
+	return int(binary.BigEndian.Uint16(b[16:])) * int(binary.BigEndian.Uint32(b[28:]))
+}
+
 func corruptDatabase(dir string) error {
 	for what, spoil := range map[string]func([]byte) []byte{
 		"noise": func(b []byte) []byte { return bytes.Repeat([]byte("noise "), len(b)/6) },
@@ -717,7 +724,8 @@ func corruptDatabase(dir string) error {
 			copy(b, make([]byte, 4096))
 			return b
 		},
-		"cut in the middle":        func(b []byte) []byte { return b[:len(b)/2] },
+		// The file grows in large steps: what lies behind the last page in use may well be missing.
+		"cut in the middle":        func(b []byte) []byte { return b[:usedBytes(b)/2/4096*4096] },
 		"cut after the first page": func(b []byte) []byte { return b[:4096] },
 		"emptied":                  func(b []byte) []byte { return nil },
 		"another program's": func(b []byte) []byte {
@@ -750,18 +758,26 @@ func corruptDatabase(dir string) error {
 		if err := os.WriteFile(db, spoil(b), 0600); err != nil {
 			return err
 		}
-		before, err := fingerprint(c.Root)
+		// An empty file is a new database, in which the tables are made before the layers are looked at.
+		precious := c.Root
+		if what == "emptied" {
+			precious = filepath.Join(c.Root, "snapshots")
+		}
+		before, err := fingerprint(precious)
 		if err != nil {
 			return err
 		}
-		log, err := refusedStart(c)
-		if err != nil {
-			return fmt.Errorf("a database that is %s: %v", what, err)
+		// Refused for good: a second start finds what the first one left.
+		for i := 0; i < 2; i++ {
+			log, err := refusedStart(c)
+			if err != nil {
+				return fmt.Errorf("a database that is %s, start %d: %v", what, i+1, err)
+			}
+			if !strings.Contains(log, "metadata.db") {
+				return fmt.Errorf("a database that is %s: the message does not name it: %s", what, log)
+			}
 		}
-		if !strings.Contains(log, "metadata.db") {
-			return fmt.Errorf("a database that is %s: the message does not name it: %s", what, log)
-		}
-		after, err := fingerprint(c.Root)
+		after, err := fingerprint(precious)
 		if err != nil {
 			return err
 		}

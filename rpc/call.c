@@ -295,8 +295,11 @@ void call_watch_close(struct rpc_call *call, void (*done)(struct rpc_tag *tag, b
 
 static void error_sent(struct rpc_tag *tag, bool ok)
 {
+	struct rpc_call *call = TAG_CALL(tag, send_tag);
+
 	(void)ok;
-	call_unref(TAG_CALL(tag, send_tag));
+	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
+	call_unref(call);
 }
 
 void call_answer_error(struct rpc_call *call, const struct err *err, bool watching)
@@ -315,6 +318,26 @@ void call_answer_error(struct rpc_call *call, const struct err *err, bool watchi
 		ops[n++].data.recv_close_on_server.cancelled = &call->closed_by_client;
 	}
 	call->send_tag.done = error_sent;
+	atomic_store_explicit(&call->sending_since_ns, monotonic_ns(), memory_order_relaxed);
 	call_batch(call, ops, n, &call->send_tag);
 	grpc_slice_unref(message);
+}
+
+static void refused(struct rpc_tag *tag, bool ok)
+{
+	(void)ok;
+	call_unref(TAG_CALL(tag, close_tag));
+}
+
+/*
+ * Cancelled, a call is over at once, its status on the way or not; an answer would keep it alive until a
+ * client that may never read has read it.
+ */
+void call_refuse(struct rpc_call *call, const struct err *err)
+{
+	call->code = err->code;
+	call->message = strdup(err->msg);
+	grpc_call_cancel_with_status(call->core, (grpc_status_code)status_code(err), err->msg,
+				     NULL);
+	call_watch_close(call, refused);
 }

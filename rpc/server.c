@@ -216,6 +216,18 @@ static void explain_unknown(const struct rpc_call *call, struct err *err)
 		err_set(err, ERR_UNIMPLEMENTED, "unknown method '%.*s'", shown, path);
 }
 
+/* One line a second says it for all of them. */
+static void log_refusal(struct rpc_server *server, const struct err *err)
+{
+	int64_t now_ns = monotonic_ns();
+
+	LOCK_GUARD(&server->mutex);
+	if (now_ns - server->refusal_logged_ns < NSEC_PER_SEC)
+		return;
+	server->refusal_logged_ns = now_ns;
+	log_event(LOG_WARN, "calls refused", LOG_ERR(err));
+}
+
 /* Takes the caller's reference. */
 static void dispatch(struct rpc_call *call, unsigned int n_live)
 {
@@ -225,7 +237,8 @@ static void dispatch(struct rpc_call *call, unsigned int n_live)
 	if (n_live > server->options.max_calls) {
 		err_set(&err, ERR_RESOURCE_EXHAUSTED, "more than %u calls at once",
 			server->options.max_calls);
-		call_answer_error(call, &err, false);
+		log_refusal(server, &err);
+		call_refuse(call, &err);
 		call_unref(call);
 	} else if (!call->method) {
 		explain_unknown(call, &err);

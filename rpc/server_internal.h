@@ -155,6 +155,7 @@ struct rpc_server {
 	struct rpc_call live; /* head of the list of calls alive */
 	unsigned int n_live;
 	bool shut_down; /* gRPC says so */
+	int64_t refusal_logged_ns;
 	bool polled_out; /* the completion queue is at its end */
 	struct rpc_call *cache;
 	unsigned int n_cache;
@@ -210,6 +211,9 @@ ERR_CHECKED int call_reserve(struct rpc_call *call, size_t waiting_bytes, size_t
 
 /** call_watch_close() - learn when the call ends or is cancelled; @done runs then, owning a reference */
 void call_watch_close(struct rpc_call *call, void (*done)(struct rpc_tag *tag, bool ok));
+
+/** call_refuse() - end @call with @err at once, without a log line, and with the caller's reference still held */
+void call_refuse(struct rpc_call *call, const struct err *err);
 
 /** call_answer_error() - end a call, to which nothing has been sent yet, with @err */
 void call_answer_error(struct rpc_call *call, const struct err *err, bool watching);

@@ -8,6 +8,7 @@
 #include "tests/support/test.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -29,13 +30,43 @@ struct fixture {
 	struct ctx ctx;
 };
 
+/* Does <root>/snapshots/@name exist? */
+static inline bool is_there(struct fixture *f, const char *name)
+{
+	char path[4096];
+	struct stat st;
+
+	/* By path: what a test mounts is not seen through a descriptor from before its mount namespace. */
+	snprintf(path, sizeof(path), "%s/snapshots/%s", f->root->path, name);
+	return lstat(path, &st) == 0;
+}
+
+static inline void make_file(struct fixture *f, const char *name)
+{
+	int fd = openat(f->root->fd, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "data", 4), 4);
+	close(fd);
+}
+
+static inline bool is_swept(void *arg)
+{
+	return !is_there(arg, "swept");
+}
+
 static inline void open_all(struct fixture *f)
 {
 	struct err err = ERR_INIT;
 	char *path = temp_root_path(f->root, "metadata.db");
 
+	/* The sweep after a start must have passed before a test makes garbage of its own. */
+	if (mkdirat(f->root->fd, "snapshots", 0700) < 0)
+		assert_int_equal(errno, EEXIST);
+	make_file(f, "snapshots/swept");
 	assert_ok(metastore_open(path, &f->store, &err), &err);
 	assert_ok(layers_open(f->root->path, f->store, &f->layers, &err), &err);
+	wait_until(is_swept, f, "the sweep after the start");
 	free(path);
 }
 
@@ -74,17 +105,6 @@ static inline int teardown(void **state)
 	temp_root_free(f->root);
 	free(f);
 	return 0;
-}
-
-/* Does <root>/snapshots/@name exist? */
-static inline bool is_there(struct fixture *f, const char *name)
-{
-	char path[4096];
-	struct stat st;
-
-	/* By path: what a test mounts is not seen through a descriptor from before its mount namespace. */
-	snprintf(path, sizeof(path), "%s/snapshots/%s", f->root->path, name);
-	return lstat(path, &st) == 0;
 }
 
 static inline bool id_is_there(struct fixture *f, uint64_t id)
@@ -136,15 +156,6 @@ static inline void cleanup(struct fixture *f)
 	struct err err = ERR_INIT;
 
 	assert_ok(layers_cleanup(f->layers, &f->ctx, &err), &err);
-}
-
-static inline void make_file(struct fixture *f, const char *name)
-{
-	int fd = openat(f->root->fd, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, "data", 4), 4);
-	close(fd);
 }
 
 #endif

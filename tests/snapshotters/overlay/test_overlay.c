@@ -29,9 +29,20 @@ struct fixture {
 	struct err err;
 };
 
+static bool is_swept(void *arg)
+{
+	struct fixture *f = arg;
+
+	return faccessat(f->root->fd, "snapshots/swept", F_OK, 0) < 0;
+}
+
 static void open_overlay(struct fixture *f)
 {
+	/* The sweep after a start must have passed before a test looks at what is not removed. */
+	(void)mkdirat(f->root->fd, "snapshots", 0700);
+	assert_int_equal(mkdirat(f->root->fd, "snapshots/swept", 0700), 0);
 	assert_ok(overlay_ops.open(f->root->path, &f->conf, &f->self, &f->err), &f->err);
+	wait_until(is_swept, f, "the sweep after the start");
 }
 
 static void reopen(struct fixture *f)

@@ -27,9 +27,9 @@
 
 /* Calls under way at a stop may take this long to end before they are cancelled. */
 #define STOP_GRACE_MS     10000
-/* Memory goes back to the system after this long without a call. */
+/* Memory goes back to the system after this long without a call, and once in so many times this long. */
 #define IDLE_S            5
-#define TRIM_BUSY_LOOKS   6
+#define TRIM_LOOKS        6
 /* Each arena of malloc() keeps what it once needed; calls have arenas of their own. */
 #define MALLOC_ARENAS     2
 /* Set, these stay: by itself malloc() raises them to the largest block ever freed, and keeps as much. */
@@ -250,29 +250,32 @@ static void tell_manager(const char *state, const char *status)
 /**
  * struct idle - what the last looks found
  * @n_calls: so many calls had ended
- * @n_busy: how many looks in a row have found new ones
+ * @n_looks: since memory went back
+ * @trimmed: and no call has ended since
  */
 struct idle {
 	unsigned long n_calls;
-	unsigned int n_busy;
+	unsigned int n_looks;
 	bool trimmed;
 };
 
-/* Once after each time of work; and in a long one now and then, as health checks alone never end. */
+/*
+ * Soon after each time of work, and now and then in any case: work may go on, as health checks alone never
+ * end, and connections take memory, and give it back when gRPC's timers let go of it, without any call.
+ */
 static void trim_when_idle(struct daemon *d, struct idle *idle)
 {
 	unsigned long n_calls = atomic_load_explicit(&d->n_calls, memory_order_relaxed);
+	bool busy = n_calls != idle->n_calls;
 
-	if (n_calls != idle->n_calls) {
-		idle->n_calls = n_calls;
+	idle->n_calls = n_calls;
+	if (busy)
 		idle->trimmed = false;
-		if (++idle->n_busy < TRIM_BUSY_LOOKS)
-			return;
-	}
-	idle->n_busy = 0;
-	if (!idle->trimmed)
-		malloc_trim(0);
-	idle->trimmed = true;
+	if ((busy || idle->trimmed) && ++idle->n_looks < TRIM_LOOKS)
+		return;
+	malloc_trim(0);
+	idle->n_looks = 0;
+	idle->trimmed = !busy;
 }
 
 /* Return: the signal to stop for. */

@@ -24,7 +24,7 @@
  * @fd: <root>/snapshots, @path
  * @sweeper: removes what an earlier run has left, while calls are served already
  * @stopping: tells it to end
- * @cleanup_lock: held for a whole cleanup: two at once would trip over each other's entries
+ * @lock: guards @cleaning: one cleanup at a time, as two would trip over each other's entries
  */
 struct layers {
 	char *path;
@@ -35,7 +35,10 @@ struct layers {
 	pthread_t sweeper;
 	bool sweeper_runs;
 	atomic_bool stopping;
-	pthread_mutex_t cleanup_lock;
+
+	pthread_mutex_t lock;
+	pthread_cond_t cleaned;
+	bool cleaning;
 };
 
 /* --- opening and closing ------------------------------------------------------------------------- */
@@ -230,12 +233,17 @@ int layers_open(const char *root, struct metastore *store, struct layers **ret_l
 		struct err *err)
 {
 	struct layers *layers = calloc(1, sizeof(*layers));
+	pthread_condattr_t monotonic;
 
 	if (!layers)
 		return err_sys(err, "open layers");
 	layers->fd = -1;
 	layers->store = store;
-	pthread_mutex_init(&layers->cleanup_lock, NULL);
+	pthread_mutex_init(&layers->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&layers->cleaned, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	if (make_paths(layers, root, err) < 0 || take_stock(layers, err) < 0 ||
 	    stock_open(layers->fd, layers->path, store, &layers->stock, err) < 0 ||
 	    start_threads(layers, err) < 0) {
@@ -256,7 +264,8 @@ void layers_close(struct layers *layers)
 	stock_close(layers->stock);
 	if (layers->fd >= 0)
 		close(layers->fd);
-	pthread_mutex_destroy(&layers->cleanup_lock);
+	pthread_cond_destroy(&layers->cleaned);
+	pthread_mutex_destroy(&layers->lock);
 	free(layers->empty_path);
 	free(layers->path);
 	free(layers);
@@ -364,20 +373,27 @@ int layers_remove(struct layers *layers, const struct ctx *ctx, uint64_t id, str
 /* How often a waiting call looks whether its caller has gone. */
 #define WAIT_SLICE_NS 100000000
 
-static int lock_cleanup(struct layers *layers, const struct ctx *ctx, struct err *err)
+static int begin_cleanup(struct layers *layers, const struct ctx *ctx, struct err *err)
 {
-	for (;;) {
-		struct timespec until = monotonic_in(WAIT_SLICE_NS);
-		int failed;
+	LOCK_GUARD(&layers->lock);
 
-		failed = pthread_mutex_clocklock(&layers->cleanup_lock, CLOCK_MONOTONIC, &until);
-		if (!failed)
-			return 0;
-		if (failed != ETIMEDOUT)
-			return err_sysno(err, failed, "wait for another cleanup");
+	while (layers->cleaning) {
+		struct timespec until = monotonic_in(WAIT_SLICE_NS);
+
 		if (ctx_check(ctx, err) < 0)
 			return -1;
+		pthread_cond_timedwait(&layers->cleaned, &layers->lock, &until);
 	}
+	layers->cleaning = true;
+	return 0;
+}
+
+static void end_cleanup(struct layers *layers)
+{
+	LOCK_GUARD(&layers->lock);
+
+	layers->cleaning = false;
+	pthread_cond_signal(&layers->cleaned);
 }
 
 static void note_failure(size_t *n_failed, struct err *first, const struct err *failure)
@@ -442,9 +458,9 @@ int layers_cleanup(struct layers *layers, const struct ctx *ctx, struct err *err
 {
 	int result;
 
-	if (lock_cleanup(layers, ctx, err) < 0)
+	if (begin_cleanup(layers, ctx, err) < 0)
 		return -1;
 	result = remove_garbage(layers, ctx, err);
-	pthread_mutex_unlock(&layers->cleanup_lock);
+	end_cleanup(layers);
 	return result;
 }

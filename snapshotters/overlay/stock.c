@@ -220,7 +220,7 @@ static int make_batch(struct stock *stock, uint64_t first, size_t n, struct err 
 /* Called with the lock held; it is free while directories are made. */
 static void refill(struct stock *stock)
 {
-	size_t missing = STOCK_SPARES_MAX - stock->n_spares, n = missing, n_marked = 0;
+	size_t missing = STOCK_SPARES_MAX - stock->n_spares, n = missing, n_marked = 0, n_used = 0;
 	struct err err = ERR_INIT;
 	uint64_t first;
 	int result = 0;
@@ -248,13 +248,17 @@ static void refill(struct stock *stock)
 				remove_spare(stock, first + i);
 		pthread_mutex_lock(&stock->lock);
 	}
-	for (size_t i = 0; i < n_marked; i++) {
-		/* Calls that were given up may have refilled the stock meanwhile: then these are garbage. */
-		if (result == 0 && stock->n_spares < STOCK_SPARES_MAX)
-			stock->spares[stock->n_spares++] = first + i;
-		else
-			id_set_remove(&stock->busy, first + i);
+	while (result == 0 && n_used < n && stock->n_spares < STOCK_SPARES_MAX)
+		stock->spares[stock->n_spares++] = first + n_used++;
+	/* Calls that were given up have refilled the stock meanwhile. */
+	if (result == 0 && n_used < n) {
+		pthread_mutex_unlock(&stock->lock);
+		for (size_t i = n_used; i < n; i++)
+			remove_spare(stock, first + i);
+		pthread_mutex_lock(&stock->lock);
 	}
+	for (size_t i = n_used; i < n_marked; i++)
+		id_set_remove(&stock->busy, first + i);
 	stock->round_err = err;
 	stock->n_rounds++;
 	pthread_cond_broadcast(&stock->made);

@@ -14,11 +14,11 @@ static struct {
 	atomic_int n_before;
 } faults[FAULT_N_CALLS];
 
-/* For tests of one thread. */
+/* Set by tests of one thread only; others may look whether there is one. */
 static struct {
 	enum fault_call call;
 	unsigned int n_before;
-	void (*fn)(void *arg);
+	void (*_Atomic fn)(void *arg);
 	void *arg;
 } hook;
 

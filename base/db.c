@@ -28,27 +28,6 @@
 #define READER_CACHE "PRAGMA cache_size=-128"
 #define READERS_MAX  32
 
-/**
- * struct job - one db_write() that waits, on its caller's stack
- * @result: for the caller, once @wake was posted
- * @settled: @result stands, and the job takes no part in a repetition of the transaction
- * @barrier_done: it has been run, or the same one for another job
- * @lead: @wake was posted to hand over the lead, not the result
- */
-struct job {
-	struct job *next;
-	db_write_fn fn;
-	void *arg;
-	int (*barrier)(void *barrier_arg, struct err *err);
-	void *barrier_arg;
-	struct err *err;
-	int result;
-	bool settled;
-	bool barrier_done;
-	bool lead;
-	sem_t wake;
-};
-
 /* Locks are listed in the order in which they are taken. */
 struct db {
 	char *path;
@@ -65,9 +44,12 @@ struct db {
 	struct db_conn *checkpoint_conn;
 
 	pthread_mutex_t queue_lock;
-	struct job *queue;
-	struct job **queue_tail;
-	bool led; /* some caller is at work on a group, and will hand over to the next */
+	struct db_job *queue;
+	struct db_job **queue_tail;
+	bool led; /* some thread is at work on a group, and will see to what is queued meanwhile */
+	bool relief_wanted; /* the lead was handed to the thread that relieves others of it */
+	bool relief_busy; /* it has the lead, or is about to take it */
+	pthread_cond_t relief_called;
 	int wal_frames;
 	int checkpoint_at; /* frames that wake the checkpointer */
 	bool stopping;
@@ -80,6 +62,8 @@ struct db {
 
 	pthread_t checkpointer;
 	bool checkpointer_runs;
+	pthread_t relief;
+	bool relief_runs;
 };
 
 static const char begin_write_sql[] = "BEGIN IMMEDIATE";
@@ -299,6 +283,7 @@ static int migrate(struct db_conn *conn, const struct db_options *options, int64
 }
 
 static void *checkpointer_main(void *arg);
+static void *relief_main(void *arg);
 
 static int open_all(struct db *db, const struct db_options *options, struct err *err)
 {
@@ -319,6 +304,9 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 	if (thread_start(&db->checkpointer, "db-checkpoint", checkpointer_main, db, err) < 0)
 		return -1;
 	db->checkpointer_runs = true;
+	if (thread_start(&db->relief, "db-writer", relief_main, db, err) < 0)
+		return -1;
+	db->relief_runs = true;
 	return 0;
 }
 
@@ -338,6 +326,7 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 	pthread_mutex_init(&db->queue_lock, NULL);
 	pthread_mutex_init(&db->readers_lock, NULL);
 	pthread_cond_init(&db->checkpoint_wanted, NULL);
+	pthread_cond_init(&db->relief_called, NULL);
 	pthread_cond_init(&db->reader_free, NULL);
 	db->queue_tail = &db->queue;
 	db->checkpoint_at = CHECKPOINT_FRAMES;
@@ -362,13 +351,15 @@ void db_close(struct db *db)
 	if (!db)
 		return;
 	assert(!db->queue && !db->led);
-	if (db->checkpointer_runs) {
-		pthread_mutex_lock(&db->queue_lock);
-		db->stopping = true;
-		pthread_cond_signal(&db->checkpoint_wanted);
-		pthread_mutex_unlock(&db->queue_lock);
+	pthread_mutex_lock(&db->queue_lock);
+	db->stopping = true;
+	pthread_cond_signal(&db->checkpoint_wanted);
+	pthread_cond_signal(&db->relief_called);
+	pthread_mutex_unlock(&db->queue_lock);
+	if (db->checkpointer_runs)
 		pthread_join(db->checkpointer, NULL);
-	}
+	if (db->relief_runs)
+		pthread_join(db->relief, NULL);
 	while ((conn = db->free_readers)) {
 		db->free_readers = conn->next_free;
 		db_conn_close(conn);
@@ -384,6 +375,7 @@ void db_close(struct db *db)
 	db_conn_close(db->writer);
 	pthread_cond_destroy(&db->reader_free);
 	pthread_cond_destroy(&db->checkpoint_wanted);
+	pthread_cond_destroy(&db->relief_called);
 	pthread_mutex_destroy(&db->readers_lock);
 	pthread_mutex_destroy(&db->queue_lock);
 	pthread_mutex_destroy(&db->checkpoint_lock);
@@ -479,7 +471,7 @@ static int make_room(struct db *db, struct err *err)
 	return 0;
 }
 
-static void settle(struct job *job, const struct err *err)
+static void settle(struct db_job *job, const struct err *err)
 {
 	job->result = -1;
 	job->settled = true;
@@ -487,23 +479,25 @@ static void settle(struct job *job, const struct err *err)
 		*job->err = *err;
 }
 
-static void settle_all(struct job *group, const struct err *err)
+static void settle_all(struct db_job *group, const struct err *err)
 {
-	for (struct job *job = group; job; job = job->next)
+	for (struct db_job *job = group; job; job = job->next)
 		if (!job->settled)
 			settle(job, err);
 }
 
 /*
- * Make one job's changes. @alone: no savepoint is needed, since the transaction is its own.
- * Return: 0, or -1 when the transaction has been lost; the job is settled then.
+ * Make one job's changes. @guarded: in a savepoint, so that they can be undone without those of the others.
+ * Return: 0; 1 when a change must be undone and there is no savepoint; -1 when the transaction has been lost,
+ * and the job is settled then.
  */
-static int run_job(struct db *db, struct job *job, bool alone)
+static int run_job(struct db *db, struct db_job *job, bool guarded)
 {
 	struct db_conn *conn = db->writer;
+	sqlite3_int64 n_changed = sqlite3_total_changes64(conn->handle);
 	struct err err = ERR_INIT;
 
-	if (!alone && db_conn_run(conn, savepoint_sql, &err) != SQLITE_OK) {
+	if (guarded && db_conn_run(conn, savepoint_sql, &err) != SQLITE_OK) {
 		settle(job, &err);
 		return -1;
 	}
@@ -520,8 +514,9 @@ static int run_job(struct db *db, struct job *job, bool alone)
 			db->suspect = true;
 		return -1;
 	}
-	if (alone)
-		return 0;
+	/* A statement that failed has undone itself, and does not count. */
+	if (!guarded)
+		return job->result != 0 && sqlite3_total_changes64(conn->handle) != n_changed;
 	if ((job->result != 0 && db_conn_run(conn, rollback_to_sql, &err) != SQLITE_OK) ||
 	    db_conn_run(conn, release_sql, &err) != SQLITE_OK) {
 		settle(job, &err);
@@ -531,16 +526,16 @@ static int run_job(struct db *db, struct job *job, bool alone)
 }
 
 /* Return: 0, or -1 when one failed; those who gave it are settled then. */
-static int run_barriers(struct job *group)
+static int run_barriers(struct db_job *group)
 {
-	for (struct job *job = group; job; job = job->next) {
+	for (struct db_job *job = group; job; job = job->next) {
 		struct err err = ERR_INIT;
 		bool failed;
 
 		if (job->settled || job->result != 0 || !job->barrier || job->barrier_done)
 			continue;
 		failed = job->barrier(job->barrier_arg, &err) != 0;
-		for (struct job *other = job; other; other = other->next) {
+		for (struct db_job *other = job; other; other = other->next) {
 			if (other->barrier != job->barrier ||
 			    other->barrier_arg != job->barrier_arg)
 				continue;
@@ -554,35 +549,64 @@ static int run_barriers(struct job *group)
 	return 0;
 }
 
+/**
+ * struct attempts - what repetitions of a group's transaction have to remember
+ * @guarded: jobs run in savepoints, which few groups need: only where one both changes something and fails
+ * @log_emptied: room has been made in the WAL for this group before
+ */
+struct attempts {
+	bool guarded;
+	bool log_emptied;
+};
+
+/* Return: 0; or -1 when the transaction must be repeated. */
+static int run_jobs(struct db *db, struct db_job *group, struct attempts *attempts,
+		    bool *ret_changed)
+{
+	bool changed = false;
+
+	for (struct db_job *job = group; job; job = job->next) {
+		int rc;
+
+		if (job->settled)
+			continue;
+		rc = run_job(db, job, attempts->guarded);
+		if (rc > 0)
+			attempts->guarded = true;
+		if (rc != 0)
+			return -1;
+		changed |= job->result == 0;
+	}
+	*ret_changed = changed;
+	return 0;
+}
+
+static bool all_settled(const struct db_job *group)
+{
+	while (group && group->settled)
+		group = group->next;
+	return !group;
+}
+
 /*
  * One attempt at the transaction, with the jobs that are not settled yet.
- * @log_emptied: room has been made in the WAL for this group before
  * Return: 0 when all is settled; -1 when it must be repeated without those that are settled now.
  */
-static int try_group(struct db *db, struct job *group, bool *log_emptied)
+static int try_group(struct db *db, struct db_job *group, struct attempts *attempts)
 {
 	struct err err = ERR_INIT;
-	size_t n_jobs = 0;
 	bool changed = false;
 	int status;
 
-	for (struct job *job = group; job; job = job->next)
-		n_jobs += !job->settled;
-	if (n_jobs == 0)
+	if (all_settled(group))
 		return 0;
-
 	if ((db->suspect && reopen_writer(db, &err) < 0) ||
 	    db_conn_run(db->writer, begin_write_sql, &err) != SQLITE_OK) {
 		settle_all(group, &err);
 		return 0;
 	}
-	for (struct job *job = group; job; job = job->next) {
-		if (job->settled)
-			continue;
-		if (run_job(db, job, n_jobs == 1) < 0)
-			goto again;
-		changed |= job->result == 0;
-	}
+	if (run_jobs(db, group, attempts, &changed) < 0)
+		goto again;
 	if (!changed) {
 		roll_back(db);
 		return 0;
@@ -600,8 +624,8 @@ static int try_group(struct db *db, struct job *group, bool *log_emptied)
 	if (status == SQLITE_OK)
 		return 0;
 	/* The disk is full, and the WAL cannot grow; but what it holds may be moved to make room in it. */
-	if ((status & 0xff) == SQLITE_FULL && !*log_emptied) {
-		*log_emptied = true;
+	if ((status & 0xff) == SQLITE_FULL && !attempts->log_emptied) {
+		attempts->log_emptied = true;
 		roll_back(db);
 		if (checkpoint_passive(db, &err) == 0)
 			return -1;
@@ -619,78 +643,133 @@ again:
 	return -1;
 }
 
-static void run_group(struct db *db, struct job *group)
+static void run_group(struct db *db, struct db_job *group)
 {
+	struct attempts attempts = {0};
 	struct err err = ERR_INIT;
-	bool log_emptied = false;
 
 	LOCK_GUARD(&db->write_lock);
-	while (try_group(db, group, &log_emptied) < 0) {
+	while (try_group(db, group, &attempts) < 0) {
 	}
 	/* Before the callers are told that it failed. If that fails too, the next group tries again. */
 	if (db->suspect)
 		(void)reopen_writer(db, &err);
 }
 
-static void lead(struct db *db, const struct job *own)
+static struct db_job *take_queue(struct db *db)
 {
-	struct job *group, *job, *next;
+	struct db_job *group;
 
-	pthread_mutex_lock(&db->queue_lock);
+	LOCK_GUARD(&db->queue_lock);
 	group = db->queue;
 	db->queue = NULL;
 	db->queue_tail = &db->queue;
-	pthread_mutex_unlock(&db->queue_lock);
+	return group;
+}
 
-	run_group(db, group);
+/* Who leads on: nobody, as nothing is queued; the relief, at once; or who asks, when it has told its group. */
+enum next_leader { LEADER_NONE, LEADER_RELIEF, LEADER_SAME };
 
-	/* Whoever came meanwhile goes on at once; only then are the others told. */
-	pthread_mutex_lock(&db->queue_lock);
-	next = db->queue;
-	if (next)
-		next->lead = true;
-	else
+static enum next_leader next_leader(struct db *db)
+{
+	LOCK_GUARD(&db->queue_lock);
+	if (!db->queue) {
 		db->led = false;
-	pthread_mutex_unlock(&db->queue_lock);
-	if (next)
-		sem_post(&next->wake);
-
-	for (job = group; job; job = next) {
-		next = job->next;
-		if (job != own)
-			sem_post(&job->wake);
+		return LEADER_NONE;
 	}
+	if (db->relief_busy)
+		return LEADER_SAME;
+	db->relief_wanted = true;
+	db->relief_busy = true;
+	pthread_cond_signal(&db->relief_called);
+	return LEADER_RELIEF;
+}
+
+void db_lead(struct db *db)
+{
+	enum next_leader next;
+
+	do {
+		struct db_job *job = take_queue(db), *following;
+
+		run_group(db, job);
+		next = next_leader(db);
+		for (; job; job = following) {
+			following = job->next;
+			job->done(job);
+		}
+	} while (next == LEADER_SAME);
+}
+
+/* Callers who lead have answers to wait for, or better things to do, than to lead for others without end. */
+static void *relief_main(void *arg)
+{
+	struct db *db = arg;
+
+	pthread_mutex_lock(&db->queue_lock);
+	for (;;) {
+		while (!db->relief_wanted && !db->stopping)
+			pthread_cond_wait(&db->relief_called, &db->queue_lock);
+		if (!db->relief_wanted)
+			break;
+		db->relief_wanted = false;
+		pthread_mutex_unlock(&db->queue_lock);
+		db_lead(db);
+		pthread_mutex_lock(&db->queue_lock);
+		db->relief_busy = false;
+	}
+	pthread_mutex_unlock(&db->queue_lock);
+	return NULL;
+}
+
+bool db_submit(struct db *db, struct db_job *job)
+{
+	bool leads;
+
+	job->next = NULL;
+	job->settled = false;
+	job->barrier_done = false;
+	LOCK_GUARD(&db->queue_lock);
+	*db->queue_tail = job;
+	db->queue_tail = &job->next;
+	leads = !db->led;
+	db->led = true;
+	return leads;
+}
+
+/** struct waiter - a db_write() that waits, on its caller's stack */
+struct waiter {
+	struct db_job job;
+	sem_t wake;
+};
+
+static void wake_waiter(struct db_job *job)
+{
+	sem_post(&((struct waiter *)((char *)job - offsetof(struct waiter, job)))->wake);
 }
 
 int db_write(struct db *db, db_write_fn fn, void *arg,
 	     int (*barrier)(void *barrier_arg, struct err *err), void *barrier_arg, struct err *err)
 {
-	struct job job = {
-		.fn = fn,
-		.arg = arg,
-		.barrier = barrier,
-		.barrier_arg = barrier_arg,
-		.err = err,
+	struct waiter waiter = {
+		.job =
+			{
+				.fn = fn,
+				.arg = arg,
+				.barrier = barrier,
+				.barrier_arg = barrier_arg,
+				.done = wake_waiter,
+				.err = err,
+			},
 	};
-	bool leads;
 
-	sem_init(&job.wake, 0, 0);
-	pthread_mutex_lock(&db->queue_lock);
-	*db->queue_tail = &job;
-	db->queue_tail = &job.next;
-	leads = !db->led;
-	db->led = true;
-	pthread_mutex_unlock(&db->queue_lock);
-
-	if (!leads) {
-		while (sem_wait(&job.wake) < 0 && errno == EINTR) {
-		}
-		leads = job.lead;
+	sem_init(&waiter.wake, 0, 0);
+	if (db_submit(db, &waiter.job))
+		db_lead(db);
+	while (sem_wait(&waiter.wake) < 0 && errno == EINTR) {
 	}
-	if (leads)
-		lead(db, &job);
-	sem_destroy(&job.wake);
-	return job.result;
+	sem_destroy(&waiter.wake);
+	return waiter.job.result;
 }
 
 /* ---- reading ---- */

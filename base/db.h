@@ -3,9 +3,9 @@
  * sqlite, as all of our daemons use it: WAL, synchronous=FULL, one writing connection on which the work of
  * many callers is committed with one fsync (group commit), readers on connections of their own.
  *
- * There is no writer thread: a caller who finds nobody writing takes all that is queued, commits it on the
- * connection, and hands over to the first of those who came meanwhile. A single caller so never waits for
- * another thread to wake. A thread of its own moves the WAL into the database file.
+ * A caller who finds nobody writing leads: it takes all that is queued and commits it on the connection. A
+ * single caller so never waits for another thread to wake. What came meanwhile is led by a thread of its own.
+ * Another moves the WAL into the database file.
  *
  * When db_write() has returned 0, its rows survive a power cut. The WAL is kept and written over rather
  * than truncated, since growing a file costs a journal commit of the file system per fsync (measured on
@@ -75,6 +75,37 @@ typedef int (*db_write_fn)(struct db_conn *conn, void *arg, struct err *err);
 ERR_CHECKED int db_write(struct db *db, db_write_fn fn, void *arg,
 			 int (*barrier)(void *barrier_arg, struct err *err), void *barrier_arg,
 			 struct err *err);
+
+/**
+ * struct db_job - a write that nobody waits for
+ * @fn, @arg, @barrier, @barrier_arg: as for db_write()
+ * @done: called once, on any thread, when the changes are durable or have failed; @job is the caller's again.
+ *        It must not wait: others are told after it. It may submit again.
+ * @result: what db_write() would return; @err: filled as there
+ */
+struct db_job {
+	db_write_fn fn;
+	void *arg;
+	int (*barrier)(void *barrier_arg, struct err *err);
+	void *barrier_arg;
+	void (*done)(struct db_job *job);
+	int result;
+	struct err *err;
+
+	/* db.c's own: the queue; @result stands in repetitions of the transaction; the barrier has been run */
+	struct db_job *next;
+	bool settled;
+	bool barrier_done;
+};
+
+/**
+ * db_submit() - queue @job
+ * Return: true when somebody must call db_lead() soon, since nobody else will see to what is queued.
+ */
+bool db_submit(struct db *db, struct db_job *job);
+
+/** db_lead() - commit what is queued, and tell; after db_submit() said so, on any thread that may wait */
+void db_lead(struct db *db);
 
 typedef int (*db_read_fn)(struct db_conn *conn, void *arg, struct err *err);
 

@@ -345,13 +345,7 @@ int metastore_get_chain(struct metastore *store, struct ctx *ctx, const char *ke
 
 /* --- create -------------------------------------------------------------------------------------- */
 
-struct create {
-	struct arena *arena;
-	const struct metastore_new *row;
-	int64_t now_ns;
-};
-
-/* A parent must be there, be committed, and still be the row that the caller has seen. */
+/* A parent must be there, and be committed. */
 static int check_parent(struct db_conn *conn, struct arena *arena, const char *name,
 			enum err_code not_committed, struct record *ret_parent, struct err *err)
 {
@@ -366,70 +360,110 @@ static int check_parent(struct db_conn *conn, struct arena *arena, const char *n
 	return 0;
 }
 
-static int create_row(struct db_conn *conn, void *arg, struct err *err)
+/*
+ * The row was refused: why?
+ * Return: 1 when the parent is another row now, or -1.
+ */
+static int explain_create(struct db_conn *conn, struct metastore_change *change, struct err *err)
 {
-	static const char sql[] =
-		"INSERT INTO snapshots (id, key, parent_id, kind, created_ns, updated_ns) "
-		"VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
-	struct create *create = arg;
-	const struct metastore_new *row = create->row;
+	const struct metastore_new *row = &change->create;
 	struct record parent = {0}, taken;
-	struct db_stmt *stmt;
-	int found = find(conn, create->arena, row->req->key, &taken, err);
+	int found = find(conn, change->arena, row->req->key, &taken, err);
 
 	if (found < 0)
 		return -1;
 	if (found)
 		return already_exists(row->req->key, err);
-	if (row->req->parent[0] != '\0' && check_parent(conn, create->arena, row->req->parent,
+	if (row->req->parent[0] != '\0' && check_parent(conn, change->arena, row->req->parent,
 							ERR_INVALID_ARGUMENT, &parent, err) < 0)
 		return -1;
 	if (parent.info.id != row->parent_id)
 		return 1;
+	return err_set(err, ERR_INTERNAL, "snapshot '%s' cannot be added", row->req->key);
+}
+
+/* Most requests keep the rules, and then the one statement is enough to know. */
+static int create_row(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] =
+		"INSERT INTO snapshots (id, key, parent_id, kind, created_ns, updated_ns) "
+		"SELECT ?1, ?2, ?3, ?4, ?5, ?5 WHERE ?3 IS NULL OR EXISTS "
+		"(SELECT 1 FROM snapshots WHERE id = ?3 AND key = ?6 AND kind = ?7)";
+	struct metastore_change *change = arg;
+	const struct metastore_new *row = &change->create;
+	struct db_stmt *stmt;
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
 	db_bind_int(stmt, 1, (int64_t)row->id);
 	db_bind_text(stmt, 2, row->req->key);
-	if (row->parent_id)
+	if (row->req->parent[0] != '\0')
 		db_bind_int(stmt, 3, (int64_t)row->parent_id);
 	else
 		db_bind_null(stmt, 3);
 	db_bind_int(stmt, 4, row->kind);
-	db_bind_int(stmt, 5, create->now_ns);
+	db_bind_int(stmt, 5, change->now_ns);
+	db_bind_text(stmt, 6, row->req->parent);
+	db_bind_int(stmt, 7, SNAPSHOT_COMMITTED);
 	if (run(stmt, err) < 0)
-		return -1;
+		return err->code == ERR_ABORTED ? explain_create(conn, change, err) : -1;
+	if (db_n_changed(conn) == 0)
+		return explain_create(conn, change, err);
 	return insert_labels(conn, row->id, &row->req->labels, err);
+}
+
+static void begin(struct metastore_change *change, struct ctx *ctx, db_write_fn fn)
+{
+	change->arena = ctx->arena;
+	change->now_ns = realtime_ns();
+	change->job.fn = fn;
+	change->job.arg = change;
+}
+
+static int write_and_wait(struct metastore *store, struct metastore_change *change, struct err *err)
+{
+	return db_write(store->db, change->job.fn, change->job.arg, change->job.barrier,
+			change->job.barrier_arg, err);
+}
+
+static void begin_create(struct ctx *ctx, const struct metastore_new *new_snapshot,
+			 struct metastore_change *change)
+{
+	begin(change, ctx, create_row);
+	change->create = *new_snapshot;
+	change->job.barrier = new_snapshot->barrier;
+	change->job.barrier_arg = new_snapshot->barrier_arg;
 }
 
 int metastore_create(struct metastore *store, struct ctx *ctx,
 		     const struct metastore_new *new_snapshot, struct err *err)
 {
-	struct create create = {
-		.arena = ctx->arena,
-		.row = new_snapshot,
-		.now_ns = realtime_ns(),
-	};
+	struct metastore_change change = {0};
 
-	return db_write(store->db, create_row, &create, new_snapshot->barrier,
-			new_snapshot->barrier_arg, err);
+	begin_create(ctx, new_snapshot, &change);
+	return write_and_wait(store, &change, err);
+}
+
+bool metastore_submit_create(struct metastore *store, struct ctx *ctx,
+			     const struct metastore_new *new_snapshot,
+			     struct metastore_change *change)
+{
+	begin_create(ctx, new_snapshot, change);
+	return db_submit(store->db, &change->job);
+}
+
+void metastore_lead(struct metastore *store)
+{
+	db_lead(store->db);
 }
 
 /* --- commit -------------------------------------------------------------------------------------- */
 
-struct commit {
-	struct arena *arena;
-	const struct commit_req *req;
-	uint64_t id;
-	const struct usage *usage;
-	int64_t now_ns;
-};
-
 /* The parent that a layer gets which was unpacked before it had one (containerd 2.2, "rebase"). */
-static int settle_parent(struct db_conn *conn, struct commit *commit, const struct record *active,
-			 uint64_t *ret_parent_id, struct err *err)
+static int settle_parent(struct db_conn *conn, struct metastore_change *change,
+			 const struct record *active, uint64_t *ret_parent_id, struct err *err)
 {
-	const char *wanted = commit->req->parent;
+	const char *wanted = change->commit.req->parent;
 	struct record parent;
 
 	*ret_parent_id = active->parent_id;
@@ -439,130 +473,186 @@ static int settle_parent(struct db_conn *conn, struct commit *commit, const stru
 		return err_set(err, ERR_INVALID_ARGUMENT,
 			       "snapshot '%s' has the parent '%s', not '%s'", active->info.name,
 			       active->info.parent, wanted);
-	if (check_parent(conn, commit->arena, wanted, ERR_FAILED_PRECONDITION, &parent, err) < 0)
+	if (check_parent(conn, change->arena, wanted, ERR_FAILED_PRECONDITION, &parent, err) < 0)
 		return -1;
 	*ret_parent_id = parent.info.id;
 	return 0;
 }
 
-static int commit_row(struct db_conn *conn, void *arg, struct err *err)
+/*
+ * All the rules of a commit, one by one. Most commits keep them, give no parent, and another name: then the one
+ * statement that changes the row is enough to know.
+ * Return: 0 with the parent that the row gets; 1 when the key is another row now; or -1.
+ */
+static int check_commit(struct db_conn *conn, struct metastore_change *change,
+			uint64_t *ret_parent_id, struct err *err)
 {
-	static const char sql[] =
-		"UPDATE snapshots SET key = ?2, kind = ?3, parent_id = ?4, created_ns = ?5, "
-		"updated_ns = ?5, size_bytes = ?6, inodes = ?7 WHERE id = ?1";
-	struct commit *commit = arg;
+	const struct commit_req *req = change->commit.req;
 	struct record active, taken;
-	uint64_t parent_id;
-	struct db_stmt *stmt;
 	int found;
 
-	if (find_existing(conn, commit->arena, commit->req->key, &active, err) < 0)
+	if (find_existing(conn, change->arena, req->key, &active, err) < 0)
 		return -1;
 	if (active.info.kind != SNAPSHOT_ACTIVE)
 		return err_set(err, ERR_FAILED_PRECONDITION,
 			       "snapshot '%s' is %s, not active: failed precondition",
 			       active.info.name,
 			       active.info.kind == SNAPSHOT_VIEW ? "a view" : "committed");
-	found = find(conn, commit->arena, commit->req->name, &taken, err);
+	found = find(conn, change->arena, req->name, &taken, err);
 	if (found < 0)
 		return -1;
 	if (found)
-		return already_exists(commit->req->name, err);
-	if (settle_parent(conn, commit, &active, &parent_id, err) < 0)
+		return already_exists(req->name, err);
+	if (settle_parent(conn, change, &active, ret_parent_id, err) < 0)
 		return -1;
-	if (active.info.id != commit->id)
-		return 1;
+	return active.info.id != change->commit.id ? 1 : 0;
+}
 
+static int explain_commit(struct db_conn *conn, struct metastore_change *change, struct err *err)
+{
+	uint64_t parent_id;
+	int result = check_commit(conn, change, &parent_id, err);
+
+	if (result != 0)
+		return result;
+	return err_set(err, ERR_INTERNAL, "snapshot '%s' cannot be changed",
+		       change->commit.req->key);
+}
+
+static int commit_row(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] =
+		"UPDATE snapshots SET key = ?2, kind = ?3, parent_id = coalesce(?4, parent_id), "
+		"created_ns = ?5, updated_ns = ?5, size_bytes = ?6, inodes = ?7 "
+		"WHERE id = ?1 AND key = ?8 AND kind = ?9";
+	struct metastore_change *change = arg;
+	const struct commit_req *req = change->commit.req;
+	uint64_t parent_id = 0;
+	struct db_stmt *stmt;
+	int result;
+
+	if (req->parent[0] != '\0' || strcmp(req->name, req->key) == 0) {
+		result = check_commit(conn, change, &parent_id, err);
+		if (result != 0)
+			return result;
+	}
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	db_bind_int(stmt, 1, (int64_t)commit->id);
-	db_bind_text(stmt, 2, commit->req->name);
+	db_bind_int(stmt, 1, (int64_t)change->commit.id);
+	db_bind_text(stmt, 2, req->name);
 	db_bind_int(stmt, 3, SNAPSHOT_COMMITTED);
 	if (parent_id)
 		db_bind_int(stmt, 4, (int64_t)parent_id);
 	else
 		db_bind_null(stmt, 4);
-	db_bind_int(stmt, 5, commit->now_ns);
-	db_bind_int(stmt, 6, (int64_t)commit->usage->size_bytes);
-	db_bind_int(stmt, 7, (int64_t)commit->usage->inodes);
-	if (run(stmt, err) < 0 || delete_labels(conn, commit->id, err) < 0)
+	db_bind_int(stmt, 5, change->now_ns);
+	db_bind_int(stmt, 6, (int64_t)change->commit.usage.size_bytes);
+	db_bind_int(stmt, 7, (int64_t)change->commit.usage.inodes);
+	db_bind_text(stmt, 8, req->key);
+	db_bind_int(stmt, 9, SNAPSHOT_ACTIVE);
+	if (run(stmt, err) < 0)
+		return err->code == ERR_ABORTED ? explain_commit(conn, change, err) : -1;
+	if (db_n_changed(conn) == 0)
+		return explain_commit(conn, change, err);
+	if (delete_labels(conn, change->commit.id, err) < 0)
 		return -1;
-	return insert_labels(conn, commit->id, &commit->req->labels, err);
+	return insert_labels(conn, change->commit.id, &req->labels, err);
+}
+
+static void begin_commit(struct ctx *ctx, const struct commit_req *req, uint64_t id,
+			 const struct usage *usage, struct metastore_change *change)
+{
+	begin(change, ctx, commit_row);
+	change->commit.req = req;
+	change->commit.id = id;
+	change->commit.usage = *usage;
 }
 
 int metastore_commit(struct metastore *store, struct ctx *ctx, const struct commit_req *req,
 		     uint64_t id, const struct usage *usage, struct err *err)
 {
-	struct commit commit = {
-		.arena = ctx->arena,
-		.req = req,
-		.id = id,
-		.usage = usage,
-		.now_ns = realtime_ns(),
-	};
+	struct metastore_change change = {0};
 
-	return db_write(store->db, commit_row, &commit, NULL, NULL, err);
+	begin_commit(ctx, req, id, usage, &change);
+	return write_and_wait(store, &change, err);
+}
+
+bool metastore_submit_commit(struct metastore *store, struct ctx *ctx, const struct commit_req *req,
+			     uint64_t id, const struct usage *usage,
+			     struct metastore_change *change)
+{
+	begin_commit(ctx, req, id, usage, change);
+	return db_submit(store->db, &change->job);
 }
 
 /* --- remove -------------------------------------------------------------------------------------- */
 
-struct removal {
-	struct arena *arena;
-	const char *key;
-	uint64_t id;
-};
-
-static int remove_row(struct db_conn *conn, void *arg, struct err *err)
+/* Nothing was removed, as @err says for now: why? */
+static int explain_removal(struct db_conn *conn, struct metastore_change *change, struct err *err)
 {
-	static const char child_sql[] = "SELECT key FROM snapshots WHERE parent_id = ?1 LIMIT 1";
-	static const char sql[] = "DELETE FROM snapshots WHERE id = ?1";
-	struct removal *removal = arg;
+	static const char sql[] = "SELECT key FROM snapshots WHERE parent_id = ?1 LIMIT 1";
 	struct record record;
 	struct db_stmt *stmt;
-	int row;
 
-	if (find_existing(conn, removal->arena, removal->key, &record, err) < 0)
-		return -1;
-	if (db_prepare(conn, child_sql, &stmt, err) < 0)
+	if (find_existing(conn, change->arena, change->key, &record, err) < 0 ||
+	    db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
 	db_bind_int(stmt, 1, (int64_t)record.info.id);
-	row = db_step(stmt, err);
-	if (row == 1)
+	if (db_step(stmt, err) == 1)
 		return err_set(
 			err, ERR_FAILED_PRECONDITION,
 			"cannot remove snapshot '%s': '%s' stands on it: failed precondition",
-			removal->key, db_column_text(stmt, 0));
-	if (row < 0)
-		return -1;
-	/* Its labels go with it, by the foreign key. */
+			change->key, db_column_text(stmt, 0));
+	return -1;
+}
+
+/* The foreign key keeps what something stands on, and lets the labels go with the row. */
+static int remove_row(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "DELETE FROM snapshots WHERE key = ?1 RETURNING id";
+	struct metastore_change *change = arg;
+	struct db_stmt *stmt;
+	int row;
+
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	db_bind_int(stmt, 1, (int64_t)record.info.id);
-	if (run(stmt, err) < 0)
-		return -1;
-	removal->id = record.info.id;
-	return 0;
+	db_bind_text(stmt, 1, change->key);
+	row = db_step(stmt, err);
+	if (row == 1) {
+		change->removed_id = (uint64_t)db_column_int(stmt, 0);
+		return db_step(stmt, err) == 0 ? 0 : -1;
+	}
+	if (row == 0)
+		return not_found(change->key, err);
+	return err->code == ERR_ABORTED ? explain_removal(conn, change, err) : -1;
+}
+
+static void begin_remove(struct ctx *ctx, const char *key, struct metastore_change *change)
+{
+	begin(change, ctx, remove_row);
+	change->key = key;
 }
 
 int metastore_remove(struct metastore *store, struct ctx *ctx, const char *key, uint64_t *ret_id,
 		     struct err *err)
 {
-	struct removal removal = {.arena = ctx->arena, .key = key};
+	struct metastore_change change = {0};
 
-	if (db_write(store->db, remove_row, &removal, NULL, NULL, err) < 0)
+	begin_remove(ctx, key, &change);
+	if (write_and_wait(store, &change, err) < 0)
 		return -1;
-	*ret_id = removal.id;
+	*ret_id = change.removed_id;
 	return 0;
 }
 
-/* --- update -------------------------------------------------------------------------------------- */
+bool metastore_submit_remove(struct metastore *store, struct ctx *ctx, const char *key,
+			     struct metastore_change *change)
+{
+	begin_remove(ctx, key, change);
+	return db_submit(store->db, &change->job);
+}
 
-struct update {
-	struct arena *arena;
-	const struct update_req *req;
-	int64_t now_ns;
-	struct info info;
-};
+/* --- update -------------------------------------------------------------------------------------- */
 
 #define LABEL_PATH "labels."
 
@@ -582,17 +672,18 @@ static int check_paths(const struct update_req *req, struct err *err)
 	return 0;
 }
 
-static int replace_labels(struct db_conn *conn, struct update *update, uint64_t id, struct err *err)
+static int replace_labels(struct db_conn *conn, struct metastore_change *change, uint64_t id,
+			  struct err *err)
 {
 	if (delete_labels(conn, id, err) < 0)
 		return -1;
-	return insert_labels(conn, id, &update->req->labels, err);
+	return insert_labels(conn, id, &change->update_req->labels, err);
 }
 
-static int change_label(struct db_conn *conn, struct update *update, uint64_t id, const char *name,
-			struct err *err)
+static int change_label(struct db_conn *conn, struct metastore_change *change, uint64_t id,
+			const char *name, struct err *err)
 {
-	const char *value = strmap_get(&update->req->labels, name);
+	const char *value = strmap_get(&change->update_req->labels, name);
 	struct strmap_entry entry = {name, value};
 
 	if (!value || value[0] == '\0')
@@ -608,15 +699,16 @@ static bool replaces_all(const struct update_req *req)
 	return req->n_paths == 0;
 }
 
-static int change_labels(struct db_conn *conn, struct update *update, uint64_t id, struct err *err)
+static int change_labels(struct db_conn *conn, struct metastore_change *change, uint64_t id,
+			 struct err *err)
 {
-	const struct update_req *req = update->req;
+	const struct update_req *req = change->update_req;
 
 	/* All values come from the one request: beside "labels" single ones change nothing more. */
 	if (replaces_all(req))
-		return replace_labels(conn, update, id, err);
+		return replace_labels(conn, change, id, err);
 	for (size_t i = 0; i < req->n_paths; i++)
-		if (change_label(conn, update, id, req->paths[i] + strlen(LABEL_PATH), err) < 0)
+		if (change_label(conn, change, id, req->paths[i] + strlen(LABEL_PATH), err) < 0)
 			return -1;
 	return 0;
 }
@@ -624,38 +716,54 @@ static int change_labels(struct db_conn *conn, struct update *update, uint64_t i
 static int update_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "UPDATE snapshots SET updated_ns = ?2 WHERE id = ?1";
-	struct update *update = arg;
-	const struct update_req *req = update->req;
+	struct metastore_change *change = arg;
+	const struct update_req *req = change->update_req;
 	struct record record;
 	struct db_stmt *stmt;
 
-	if (find_existing(conn, update->arena, req->name, &record, err) < 0)
+	if (find_existing(conn, change->arena, req->name, &record, err) < 0)
 		return -1;
-	if (change_labels(conn, update, record.info.id, err) < 0)
+	if (change_labels(conn, change, record.info.id, err) < 0)
 		return -1;
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
 	db_bind_int(stmt, 1, (int64_t)record.info.id);
-	db_bind_int(stmt, 2, update->now_ns);
+	db_bind_int(stmt, 2, change->now_ns);
 	if (run(stmt, err) < 0 ||
-	    read_labels(conn, update->arena, record.info.id, &record.info.labels, err) < 0 ||
+	    read_labels(conn, change->arena, record.info.id, &record.info.labels, err) < 0 ||
 	    snapshot_labels_check(&record.info.labels, err) < 0)
 		return -1;
-	record.info.updated_ns = update->now_ns;
-	update->info = record.info;
+	record.info.updated_ns = change->now_ns;
+	change->info = record.info;
 	return 0;
+}
+
+static void begin_update(struct ctx *ctx, const struct update_req *req,
+			 struct metastore_change *change)
+{
+	begin(change, ctx, update_row);
+	change->update_req = req;
 }
 
 int metastore_update(struct metastore *store, struct ctx *ctx, const struct update_req *req,
 		     struct info *ret_info, struct err *err)
 {
-	struct update update = {.arena = ctx->arena, .req = req, .now_ns = realtime_ns()};
+	struct metastore_change change = {0};
 
-	if (check_paths(req, err) < 0 ||
-	    db_write(store->db, update_row, &update, NULL, NULL, err) < 0)
+	begin_update(ctx, req, &change);
+	if (check_paths(req, err) < 0 || write_and_wait(store, &change, err) < 0)
 		return -1;
-	*ret_info = update.info;
+	*ret_info = change.info;
 	return 0;
+}
+
+int metastore_submit_update(struct metastore *store, struct ctx *ctx, const struct update_req *req,
+			    struct metastore_change *change, struct err *err)
+{
+	if (check_paths(req, err) < 0)
+		return -1;
+	begin_update(ctx, req, change);
+	return db_submit(store->db, &change->job);
 }
 
 /* --- walk ---------------------------------------------------------------------------------------- */

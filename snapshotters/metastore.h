@@ -7,6 +7,7 @@
 #define LIGHTER_SNAPSHOTTERS_METASTORE_H
 
 #include "base/ctx.h"
+#include "base/db.h"
 #include "base/err.h"
 #include "snapshotters/snapshot.h"
 #include "snapshotters/snapshotter.h"
@@ -58,7 +59,7 @@ ERR_CHECKED int metastore_get_chain(struct metastore *store, struct ctx *ctx, co
 /**
  * struct metastore_new - a snapshot to be added
  * @id: from metastore_reserve_ids()
- * @parent_id: row that req->parent named when the caller looked, 0 for none
+ * @parent_id: committed row that req->parent named when the caller looked, 0 for none
  * @barrier, @barrier_arg: as for db_write(); makes durable what the row stands for
  */
 struct metastore_new {
@@ -95,6 +96,50 @@ ERR_CHECKED int metastore_remove(struct metastore *store, struct ctx *ctx, const
 ERR_CHECKED int metastore_update(struct metastore *store, struct ctx *ctx,
 				 const struct update_req *req, struct info *ret_info,
 				 struct err *err);
+
+/**
+ * struct metastore_change - one of the four changes above, of a caller who does not wait
+ * @job: its @done and @err are set by the caller before; @result is what the function that waits would return
+ * @removed_id, @info: results of remove and update
+ *
+ * The rest is the metastore's, zeroed by the caller. Arguments are borrowed until @done.
+ */
+struct metastore_change {
+	struct db_job job;
+	uint64_t removed_id;
+	struct info info;
+
+	struct arena *arena;
+	int64_t now_ns;
+	struct metastore_new create;
+	struct {
+		const struct commit_req *req;
+		uint64_t id;
+		struct usage usage;
+	} commit;
+	const char *key;
+	const struct update_req *update_req;
+};
+
+/*
+ * metastore_submit_*() - begin a change, and tell of its end by change->job.done
+ * Return: true (1) when somebody must call metastore_lead() soon, on a thread that may wait; metastore_submit_update():
+ * also -1 when the request is wrong in itself, and then @done is not called.
+ */
+bool metastore_submit_create(struct metastore *store, struct ctx *ctx,
+			     const struct metastore_new *new_snapshot,
+			     struct metastore_change *change);
+bool metastore_submit_commit(struct metastore *store, struct ctx *ctx, const struct commit_req *req,
+			     uint64_t id, const struct usage *usage,
+			     struct metastore_change *change);
+bool metastore_submit_remove(struct metastore *store, struct ctx *ctx, const char *key,
+			     struct metastore_change *change);
+ERR_CHECKED int metastore_submit_update(struct metastore *store, struct ctx *ctx,
+					const struct update_req *req,
+					struct metastore_change *change, struct err *err);
+
+/** metastore_lead() - carry through what has been submitted, and tell */
+void metastore_lead(struct metastore *store);
 
 /** metastore_walk() - as snapshotter_ops.walk; @fn runs in a read transaction, and must not wait */
 ERR_CHECKED int metastore_walk(struct metastore *store, struct ctx *ctx,

@@ -75,6 +75,13 @@ struct fs_usage {
 ERR_CHECKED int fs_disk_usage(const struct ctx *ctx, int dirfd, const char *name,
 			      struct fs_usage *ret_usage, struct err *err);
 
+/**
+ * fs_disk_usage_of_few() - fs_disk_usage(), given up when the tree has more than @max_entries entries
+ * Return: 0, 1 when it has, -1.
+ */
+ERR_CHECKED int fs_disk_usage_of_few(int dirfd, const char *name, size_t max_entries,
+				     struct fs_usage *ret_usage, struct err *err);
+
 typedef int (*fs_entry_fn)(void *arg, const char *name, unsigned char type, struct err *err);
 
 /** fs_each_entry() - call @fn for each entry but "." and ".." of a directory (type: d_type); stops at != 0 */

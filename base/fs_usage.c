@@ -51,6 +51,7 @@ struct inode_set {
  * @places: [d] for each depth
  * @depth: of the innermost directory
  * @oldest: the outermost depth that is still open
+ * @entries_left: how many more may be looked at
  */
 struct count {
 	const struct ctx *ctx;
@@ -62,6 +63,7 @@ struct count {
 	size_t n_places;
 	size_t depth;
 	size_t oldest;
+	size_t entries_left;
 	struct inode_set linked;
 	struct fs_usage usage;
 };
@@ -286,6 +288,7 @@ static int leave(struct count *c, struct err *err)
 	return 0;
 }
 
+/* Return: 0, 1 when there is more than may be looked at, -1. */
 static int run(struct count *c, struct err *err)
 {
 	const struct dirent64 *entry;
@@ -299,24 +302,41 @@ static int run(struct count *c, struct err *err)
 			return 0;
 		if (c->ctx && ctx_check(c->ctx, err) < 0)
 			return -1;
+		if (rc > 0 && c->entries_left-- == 0)
+			return 1;
 		rc = rc > 0 ? count_entry(c, entry->d_name, entry->d_type, err) : leave(c, err);
 		if (rc < 0)
 			return -1;
 	}
 }
 
+static int count_tree(struct count *c, int dirfd, struct fs_usage *ret_usage, struct err *err)
+{
+	int fd, rc;
+
+	if (c->ctx && ctx_check(c->ctx, err) < 0)
+		return -1;
+	if (fs_open_dir(dirfd, c->name, &fd, err) < 0 || enter(c, fd, 0, "", err) < 0)
+		return -1;
+	rc = run(c, err);
+	if (rc == 0)
+		*ret_usage = c->usage;
+	return rc;
+}
+
 int fs_disk_usage(const struct ctx *ctx, int dirfd, const char *name, struct fs_usage *ret_usage,
 		  struct err *err)
 {
-	CLEANUP(count_done) struct count c = {.ctx = ctx, .name = name};
-	int fd;
+	CLEANUP(count_done)
+	struct count c = {.ctx = ctx, .name = name, .entries_left = SIZE_MAX};
 
-	if (ctx && ctx_check(ctx, err) < 0)
-		return -1;
-	if (fs_open_dir(dirfd, name, &fd, err) < 0)
-		return -1;
-	if (enter(&c, fd, 0, "", err) < 0 || run(&c, err) < 0)
-		return -1;
-	*ret_usage = c.usage;
-	return 0;
+	return count_tree(&c, dirfd, ret_usage, err);
+}
+
+int fs_disk_usage_of_few(int dirfd, const char *name, size_t max_entries,
+			 struct fs_usage *ret_usage, struct err *err)
+{
+	CLEANUP(count_done) struct count c = {.name = name, .entries_left = max_entries};
+
+	return count_tree(&c, dirfd, ret_usage, err);
 }

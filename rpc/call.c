@@ -274,14 +274,8 @@ void call_batch(struct rpc_call *call, const grpc_op *ops, size_t n, struct rpc_
 
 void call_run(struct rpc_call *call, void (*run)(struct pool_job *job))
 {
-	struct err err;
-
 	call->job.run = run;
-	if (pool_submit(call->server->pool, &call->job, &err) == 0)
-		return;
-	/* The queue has no limit of its own: that of calls alive is one. */
-	log_event(LOG_ERROR, "job refused", LOG_ERR(&err));
-	abort();
+	server_run(call->server, &call->job);
 }
 
 void call_watch_close(struct rpc_call *call, void (*done)(struct rpc_tag *tag, bool ok))

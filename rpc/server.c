@@ -33,6 +33,9 @@
 /* What gRPC may hold in received bytes, all connections together. */
 #define RESOURCE_QUOTA_BYTES ((size_t)512 << 20)
 
+/* So many events may arrive before a job of rpc_call_soon() goes to a worker. */
+#define SOON_EVENTS_MAX 64
+
 #define SWEEP_NS              (15 * INT64_C(1000000000))
 #define METHOD_PATH_MAX_BYTES 256
 #define NSEC_PER_SEC          1000000000LL
@@ -324,12 +327,48 @@ void server_serve_soon(struct rpc_call *call)
 	call->server->waiting = call;
 }
 
-/* The next event; while a call waits to be served, only one that is there already. */
+void server_run(struct rpc_server *server, struct pool_job *job)
+{
+	struct err err;
+
+	if (pool_submit(server->pool, job, &err) == 0)
+		return;
+	/* The queue has no limit of its own: that of calls alive is one. */
+	log_event(LOG_ERROR, "job refused", LOG_ERR(&err));
+	abort();
+}
+
+/* Work for many calls waits until all that has arrived has been begun, but not for arrivals without end. */
+static void flush_soon(struct rpc_server *server)
+{
+	struct pool_job *job = server->soon;
+
+	if (!job || server->n_since_soon++ < SOON_EVENTS_MAX)
+		return;
+	server->soon = NULL;
+	server_run(server, job);
+}
+
+void rpc_call_soon(struct rpc_call *call, bool may_wait, struct pool_job *job)
+{
+	struct rpc_server *server = call->server;
+
+	if (may_wait) {
+		job->run(job);
+		return;
+	}
+	if (server->soon)
+		server_run(server, server->soon);
+	server->soon = job;
+	server->n_since_soon = 0;
+}
+
+/* The next event; while something waits to be served, only one that is there already. */
 static grpc_event next_event(struct rpc_server *server)
 {
 	gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
 
-	if (server->waiting)
+	if (server->waiting || server->soon)
 		deadline = gpr_inf_past(GPR_CLOCK_MONOTONIC);
 	else if (any_live(server)) /* an idle server does not wake up */
 		deadline = from_ns(server->swept_ns + SWEEP_NS);
@@ -354,6 +393,21 @@ static void end_polling(struct rpc_server *server)
 	pthread_cond_broadcast(&server->changed);
 }
 
+/* What this thread does itself when another polls: of two things the one that more calls wait for. */
+static struct pool_job *take_own_work(struct rpc_server *server)
+{
+	struct pool_job *job = server->soon;
+
+	if (job) {
+		server->soon = NULL;
+		flush_waiting(server);
+		return job;
+	}
+	job = &server->waiting->job;
+	server->waiting = NULL;
+	return job;
+}
+
 /* Be the poller, until another worker is or the queue is at its end. */
 static void poll_events(struct pool_job *job)
 {
@@ -362,18 +416,19 @@ static void poll_events(struct pool_job *job)
 
 	for (;;) {
 		grpc_event event = next_event(server);
-		struct rpc_call *call = server->waiting;
 
-		if (call && event.type == GRPC_QUEUE_TIMEOUT) {
-			server->waiting = NULL;
+		if (event.type == GRPC_QUEUE_TIMEOUT && (server->waiting || server->soon)) {
+			struct pool_job *own = take_own_work(server);
+
 			/* From the moment of handing over the server's fields are another's. */
 			if (pool_hand_over(server->pool, &server->poll_job)) {
-				call->job.run(&call->job);
+				own->run(own);
 				return;
 			}
-			call_run(call, call->job.run);
+			server_run(server, own);
 		}
 		flush_waiting(server);
+		flush_soon(server);
 		if (event.type == GRPC_QUEUE_SHUTDOWN) {
 			end_polling(server);
 			return;

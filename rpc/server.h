@@ -5,7 +5,7 @@
  * control, status and logging are here, once.
  *
  * Threads: of a pool, one at a time is the poller and owns the completion queue. It runs handlers that say
- * RPC_INLINE itself. When the last call that has arrived wants to wait for something, it lets another thread
+ * RPC_INLINE itself, and begins those that are answered later. When the last call that has arrived wants to wait for something, it lets another thread
  * become the poller and runs that handler too, which so never waits for a thread to wake up; earlier ones
  * go to the pool. Call backs of one stream never overlap and keep their order; those of different calls run
  * at the same time.
@@ -23,6 +23,7 @@
 
 #include "base/ctx.h"
 #include "base/err.h"
+#include "base/pool.h"
 
 struct rpc_server;
 struct rpc_call;
@@ -49,6 +50,19 @@ enum rpc_kind { RPC_UNARY, RPC_SERVER_STREAM, RPC_BIDI_STREAM };
 typedef int (*rpc_unary_fn)(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 			    ProtobufCMessage **ret_response, struct err *err);
 
+/* What an rpc_later_fn may return beside 0 and -1. */
+enum { RPC_LATER = 1, RPC_WOULD_WAIT = 2 };
+
+/**
+ * rpc_later_fn - answer one request, maybe later
+ * @may_wait: false on the poller, where nothing may wait; true on a worker
+ * Return: 0 and -1 as above; RPC_LATER: rpc_call_answer() is called once, on any thread, and may have been already, so
+ * that @call is not touched any more; RPC_WOULD_WAIT, unless @may_wait: nothing was done, call again on a worker.
+ */
+typedef int (*rpc_later_fn)(void *self, struct rpc_call *call, bool may_wait,
+			    const ProtobufCMessage *request, ProtobufCMessage **ret_response,
+			    struct err *err);
+
 /**
  * struct rpc_stream_ops - a streaming method, as events; any but @open may be NULL
  * @open: the call has begun. Server streams get their one request here, bidirectional ones NULL.
@@ -74,7 +88,7 @@ struct rpc_stream_ops {
 /**
  * struct rpc_method - one row of a service's table
  * @name: without the service, "Prepare"
- * @unary: for RPC_UNARY
+ * @unary, @later: for RPC_UNARY, the one or the other; @later is carried through once begun, like RPC_BRIEF
  * @stream: for the others
  */
 struct rpc_method {
@@ -84,6 +98,7 @@ struct rpc_method {
 	const ProtobufCMessageDescriptor *request;
 	const ProtobufCMessageDescriptor *response;
 	rpc_unary_fn unary;
+	rpc_later_fn later;
 	const struct rpc_stream_ops *stream;
 };
 
@@ -97,6 +112,20 @@ struct rpc_service {
 	size_t n_methods;
 	void *self;
 };
+
+/**
+ * rpc_call_answer() - end a call that was to be answered later, on any thread
+ * @response: as @ret_response of a handler; or NULL, and @err says why there is none
+ */
+void rpc_call_answer(struct rpc_call *call, const ProtobufCMessage *response, struct err *err);
+
+/**
+ * rpc_call_soon() - for a handler of the kind rpc_later_fn: have @job run on a thread that may wait
+ *
+ * On the poller it runs when what has arrived by now has been begun: work for many calls is done in one go, and no
+ * thread has to wake for it. Not to be given again before it runs.
+ */
+void rpc_call_soon(struct rpc_call *call, bool may_wait, struct pool_job *job);
 
 /*
  * --- what a stream's call backs may do with their call ------------------------------------------

@@ -123,6 +123,7 @@ struct rpc_call {
 	atomic_llong sending_since_ns; /* 0: nothing is being sent */
 	uint64_t bytes_in;
 	atomic_ullong bytes_out;
+	const ProtobufCMessage *request; /* decoded already */
 	size_t answer_bytes; /* of a unary call, part of server->queued_bytes */
 	grpc_byte_buffer *answer;
 
@@ -141,6 +142,8 @@ struct rpc_server {
 	struct pool *pool;
 	struct pool_job poll_job; /* being the poller */
 	struct rpc_call *waiting; /* the poller's alone: arrived, to be served off the queue */
+	struct pool_job *soon; /* the poller's alone: of rpc_call_soon() */
+	unsigned int n_since_soon; /* events since it was given */
 	int64_t swept_ns; /* the poller's alone */
 	bool started;
 	bool stopped;
@@ -165,6 +168,9 @@ struct rpc_server {
 
 /** server_serve_soon() - for the poller: run call->job when the events at hand have been seen */
 void server_serve_soon(struct rpc_call *call);
+
+/** server_run() - run @job on a worker */
+void server_run(struct rpc_server *server, struct pool_job *job);
 
 /** server_cancel_stalled() - cancel the calls to whose clients nothing could be sent for STALL_NS, or for
  * CROWDED_STALL_NS when much waits */

@@ -57,40 +57,62 @@ static void answer(struct rpc_call *call, bool watching)
 	call_batch(call, ops, n, &call->send_tag);
 }
 
-/* Takes the caller's reference. */
-static void serve(struct rpc_call *call, bool watching)
+/* Takes the caller's reference. @r: of the handler. */
+static void end(struct rpc_call *call, int r, const ProtobufCMessage *response, bool watching,
+		struct err *err)
 {
-	const struct rpc_method *row = call->method->row;
-	struct err err = ERR_INIT;
-	ProtobufCMessage *request = NULL;
-	ProtobufCMessage *response = NULL;
-	int r;
-
-	/* Who has gone meanwhile, or waits no longer, gets no work done. */
-	r = ctx_check(&call->ctx, &err);
-	if (r == 0 && !call->payload)
-		r = err_set(&err, ERR_INVALID_ARGUMENT, "the call has no request message");
-	if (r == 0)
-		r = buffer_unpack(call->payload, row->request, &call->arena, &request, &err);
-	if (r == 0) {
-		grpc_byte_buffer_destroy(call->payload);
-		call->payload = NULL;
-		r = row->unary(call->method->service->self, &call->ctx, request, &response, &err);
-	}
 	if (r == 0 && !response)
-		r = err_set(&err, ERR_INTERNAL, "the handler gave no answer");
+		r = err_set(err, ERR_INTERNAL, "the handler gave no answer");
 	if (r == 0)
-		r = encode(call, response, &err);
+		r = encode(call, response, err);
 
 	/* From here on the client may be slow: it holds nothing but its answer. */
 	arena_done(&call->arena);
 	if (r == 0) {
 		answer(call, watching);
 	} else {
-		call_explain_stop(call, &err);
-		call_answer_error(call, &err, watching);
+		call_explain_stop(call, err);
+		call_answer_error(call, err, watching);
 	}
 	call_unref(call);
+}
+
+void rpc_call_answer(struct rpc_call *call, const ProtobufCMessage *response, struct err *err)
+{
+	end(call, response ? 0 : -1, response, false, err);
+}
+
+static int decode(struct rpc_call *call, struct err *err)
+{
+	ProtobufCMessage *request = NULL;
+
+	/* Who has gone meanwhile, or waits no longer, gets no work done. */
+	if (ctx_check(&call->ctx, err) < 0)
+		return -1;
+	if (call->request)
+		return 0;
+	if (!call->payload)
+		return err_set(err, ERR_INVALID_ARGUMENT, "the call has no request message");
+	if (buffer_unpack(call->payload, call->method->row->request, &call->arena, &request, err) <
+	    0)
+		return -1;
+	grpc_byte_buffer_destroy(call->payload);
+	call->payload = NULL;
+	call->request = request;
+	return 0;
+}
+
+/* Takes the caller's reference. */
+static void serve(struct rpc_call *call, bool watching)
+{
+	struct err err = ERR_INIT;
+	ProtobufCMessage *response = NULL;
+	int r = decode(call, &err);
+
+	if (r == 0)
+		r = call->method->row->unary(call->method->service->self, &call->ctx, call->request,
+					     &response, &err);
+	end(call, r, response, watching, &err);
 }
 
 static void serve_job(struct pool_job *job)
@@ -100,15 +122,49 @@ static void serve_job(struct pool_job *job)
 	serve(call, !(call->method->row->flags & RPC_BRIEF));
 }
 
+static void begin_job(struct pool_job *job);
+
+/* Takes the caller's reference. */
+static void begin(struct rpc_call *call, bool may_wait)
+{
+	struct err err = ERR_INIT;
+	ProtobufCMessage *response = NULL;
+	int r = decode(call, &err);
+
+	if (r == 0)
+		r = call->method->row->later(call->method->service->self, call, may_wait,
+					     call->request, &response, &err);
+	if (r == RPC_LATER)
+		return;
+	if (r == RPC_WOULD_WAIT && !may_wait) {
+		call->job.run = begin_job;
+		server_serve_soon(call);
+		return;
+	}
+	end(call, r, response, false, &err);
+}
+
+static void begin_job(struct pool_job *job)
+{
+	begin(TAG_CALL(job, job), true);
+}
+
 void unary_begin(struct rpc_call *call)
 {
-	if (call->method->row->flags & RPC_INLINE && call->bytes_in <= INLINE_MAX_BYTES) {
+	const struct rpc_method *row = call->method->row;
+	bool small = call->bytes_in <= INLINE_MAX_BYTES;
+
+	if (row->later && small) {
+		begin(call, false);
+		return;
+	}
+	if (row->flags & RPC_INLINE && small) {
 		serve(call, false);
 		return;
 	}
 	/* It may take long: hear of it when the client goes. */
-	if (!(call->method->row->flags & RPC_BRIEF))
+	if (!row->later && !(row->flags & RPC_BRIEF))
 		call_watch_close(call, closed);
-	call->job.run = serve_job;
+	call->job.run = row->later ? begin_job : serve_job;
 	server_serve_soon(call);
 }

@@ -28,10 +28,15 @@
 /* How much of a key an error message shows. */
 #define SHOWN_MAX_BYTES 256
 
+/**
+ * struct snapshot_service - see service.h
+ * @lead_job: calls ops->lead(); given to the server each time that begin() wants it
+ */
 struct snapshot_service {
 	const struct snapshotter_ops *ops;
 	void *self;
 	struct rpc_service rpc;
+	struct pool_job lead_job;
 };
 
 /* --- decoding ------------------------------------------------------------------------------------- */
@@ -171,60 +176,6 @@ static int failed(const char *what, const char *key, struct err *err)
 	return err_wrap(err, "%s '%.*s...'", what, (int)len, key);
 }
 
-static int check_new(struct ctx *ctx, struct snapshot_req *req, const void *labels, size_t n_labels,
-		     struct err *err)
-{
-	if (snapshot_key_check(req->key, "key", err) < 0)
-		return -1;
-	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
-		return -1;
-	if (decode_labels(ctx, labels, n_labels, &req->labels, err) < 0)
-		return -1;
-	snapshot_labels_drop_empty(&req->labels);
-	return 0;
-}
-
-static int on_prepare(void *self, struct ctx *ctx, const ProtobufCMessage *request,
-		      ProtobufCMessage **ret_response, struct err *err)
-{
-	const struct snapshot_service *service = self;
-	const MSG(PrepareSnapshotRequest) *msg = (const void *)request;
-	MSG(PrepareSnapshotResponse) *response =
-		new_message(ctx->arena, TYPE(prepare_snapshot_response));
-	struct snapshot_req req = {.key = msg->key, .parent = msg->parent};
-	struct mounts mounts = {0};
-
-	if (!response)
-		return ctx_no_memory(err);
-	if (check_new(ctx, &req, msg->labels, msg->n_labels, err) < 0 ||
-	    service->ops->prepare(service->self, ctx, &req, &mounts, err) < 0)
-		return failed("prepare", req.key, err);
-	if (encode_mounts(ctx, &mounts, &response->mounts, &response->n_mounts, err) < 0)
-		return failed("prepare", req.key, err);
-	*ret_response = &response->base;
-	return 0;
-}
-
-static int on_view(void *self, struct ctx *ctx, const ProtobufCMessage *request,
-		   ProtobufCMessage **ret_response, struct err *err)
-{
-	const struct snapshot_service *service = self;
-	const MSG(ViewSnapshotRequest) *msg = (const void *)request;
-	MSG(ViewSnapshotResponse) *response = new_message(ctx->arena, TYPE(view_snapshot_response));
-	struct snapshot_req req = {.key = msg->key, .parent = msg->parent};
-	struct mounts mounts = {0};
-
-	if (!response)
-		return ctx_no_memory(err);
-	if (check_new(ctx, &req, msg->labels, msg->n_labels, err) < 0 ||
-	    service->ops->view(service->self, ctx, &req, &mounts, err) < 0)
-		return failed("view", req.key, err);
-	if (encode_mounts(ctx, &mounts, &response->mounts, &response->n_mounts, err) < 0)
-		return failed("view", req.key, err);
-	*ret_response = &response->base;
-	return 0;
-}
-
 static int on_mounts(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 		     ProtobufCMessage **ret_response, struct err *err)
 {
@@ -243,45 +194,6 @@ static int on_mounts(void *self, struct ctx *ctx, const ProtobufCMessage *reques
 	return 0;
 }
 
-static int check_commit(struct ctx *ctx, const MSG(CommitSnapshotRequest) * msg,
-			struct commit_req *req, struct err *err)
-{
-	if (snapshot_key_check(req->name, "name", err) < 0 ||
-	    snapshot_key_check(req->key, "key", err) < 0)
-		return -1;
-	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
-		return -1;
-	if (decode_labels(ctx, msg->labels, msg->n_labels, &req->labels, err) < 0)
-		return -1;
-	snapshot_labels_drop_empty(&req->labels);
-	return 0;
-}
-
-static int on_commit(void *self, struct ctx *ctx, const ProtobufCMessage *request,
-		     ProtobufCMessage **ret_response, struct err *err)
-{
-	const struct snapshot_service *service = self;
-	const MSG(CommitSnapshotRequest) *msg = (const void *)request;
-	struct commit_req req = {.name = msg->name, .key = msg->key, .parent = msg->parent};
-
-	if (check_commit(ctx, msg, &req, err) < 0 ||
-	    service->ops->commit(service->self, ctx, &req, err) < 0)
-		return failed("commit", req.key, err);
-	return answer_empty(ctx, ret_response, err);
-}
-
-static int on_remove(void *self, struct ctx *ctx, const ProtobufCMessage *request,
-		     ProtobufCMessage **ret_response, struct err *err)
-{
-	const struct snapshot_service *service = self;
-	const MSG(RemoveSnapshotRequest) *msg = (const void *)request;
-
-	if (snapshot_key_check(msg->key, "key", err) < 0 ||
-	    service->ops->remove(service->self, ctx, msg->key, err) < 0)
-		return failed("remove", msg->key, err);
-	return answer_empty(ctx, ret_response, err);
-}
-
 static int on_stat(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 		   ProtobufCMessage **ret_response, struct err *err)
 {
@@ -295,48 +207,6 @@ static int on_stat(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 	if (snapshot_key_check(msg->key, "key", err) < 0 ||
 	    service->ops->stat(service->self, ctx, msg->key, &info, err) < 0)
 		return failed("stat", msg->key, err);
-	response->info = encode_info(ctx->arena, &info);
-	if (!response->info)
-		return ctx_no_memory(err);
-	*ret_response = &response->base;
-	return 0;
-}
-
-static int check_update(struct ctx *ctx, const MSG(UpdateSnapshotRequest) * msg,
-			struct update_req *req, struct err *err)
-{
-	if (snapshot_key_check(req->name, "name", err) < 0 ||
-	    decode_labels(ctx, msg->info->labels, msg->info->n_labels, &req->labels, err) < 0)
-		return -1;
-	if (!msg->update_mask)
-		return 0;
-	if (msg->update_mask->n_paths > SNAPSHOT_LABELS_MAX)
-		return err_set(err, ERR_INVALID_ARGUMENT, "%zu paths in the mask are more than %d",
-			       msg->update_mask->n_paths, SNAPSHOT_LABELS_MAX);
-	req->paths = (const char **)msg->update_mask->paths;
-	req->n_paths = msg->update_mask->n_paths;
-	return 0;
-}
-
-/* Everything else in the request's info is ignored: containerd sends times of the year 1 there. */
-static int on_update(void *self, struct ctx *ctx, const ProtobufCMessage *request,
-		     ProtobufCMessage **ret_response, struct err *err)
-{
-	const struct snapshot_service *service = self;
-	const MSG(UpdateSnapshotRequest) *msg = (const void *)request;
-	MSG(UpdateSnapshotResponse) *response =
-		new_message(ctx->arena, TYPE(update_snapshot_response));
-	struct update_req req = {0};
-	struct info info = {0};
-
-	if (!response)
-		return ctx_no_memory(err);
-	if (!msg->info)
-		return err_set(err, ERR_INVALID_ARGUMENT, "update: the info is missing");
-	req.name = msg->info->name;
-	if (check_update(ctx, msg, &req, err) < 0 ||
-	    service->ops->update(service->self, ctx, &req, &info, err) < 0)
-		return failed("update", req.name, err);
 	response->info = encode_info(ctx->arena, &info);
 	if (!response->info)
 		return ctx_no_memory(err);
@@ -380,6 +250,340 @@ static int on_cleanup(void *self, struct ctx *ctx, const ProtobufCMessage *reque
 	if (service->ops->cleanup(service->self, ctx, err) < 0)
 		return err_wrap(err, "cleanup");
 	return answer_empty(ctx, ret_response, err);
+}
+
+/* --- the methods that change something ------------------------------------------------------------ */
+
+/**
+ * struct request - one of these, under way, in the arena of its call
+ * @create, @commit, @update: what the change refers to
+ */
+struct request {
+	struct snapshot_change change;
+	const struct snapshot_service *service;
+	struct rpc_call *call;
+	struct snapshot_req create;
+	struct commit_req commit;
+	struct update_req update;
+};
+
+static const char *verb_of(const struct snapshot_change *change)
+{
+	static const char *const verbs[] = {
+		[CHANGE_PREPARE] = "prepare", [CHANGE_VIEW] = "view",
+		[CHANGE_COMMIT] = "commit",   [CHANGE_REMOVE] = "remove",
+		[CHANGE_UPDATE] = "update",
+	};
+
+	return verbs[change->kind];
+}
+
+/* What the request names. */
+static const char *key_of(const struct snapshot_change *change)
+{
+	switch (change->kind) {
+	case CHANGE_PREPARE:
+	case CHANGE_VIEW:
+		return change->create->key;
+	case CHANGE_COMMIT:
+		return change->commit->key;
+	case CHANGE_REMOVE:
+		return change->key;
+	case CHANGE_UPDATE:
+		break;
+	}
+	return change->update->name;
+}
+
+/* View's answer is the same message under another name. */
+static int answer_mounts(struct snapshot_change *change, ProtobufCMessage **ret_response,
+			 struct err *err)
+{
+	struct ctx *ctx = change->ctx;
+
+	if (change->kind == CHANGE_PREPARE) {
+		MSG(PrepareSnapshotResponse) *response =
+			new_message(ctx->arena, TYPE(prepare_snapshot_response));
+
+		if (!response)
+			return ctx_no_memory(err);
+		*ret_response = &response->base;
+		return encode_mounts(ctx, &change->mounts, &response->mounts, &response->n_mounts,
+				     err);
+	} else {
+		MSG(ViewSnapshotResponse) *response =
+			new_message(ctx->arena, TYPE(view_snapshot_response));
+
+		if (!response)
+			return ctx_no_memory(err);
+		*ret_response = &response->base;
+		return encode_mounts(ctx, &change->mounts, &response->mounts, &response->n_mounts,
+				     err);
+	}
+}
+
+static int answer_info(struct snapshot_change *change, ProtobufCMessage **ret_response,
+		       struct err *err)
+{
+	struct arena *arena = change->ctx->arena;
+	MSG(UpdateSnapshotResponse) *response = new_message(arena, TYPE(update_snapshot_response));
+
+	if (!response)
+		return ctx_no_memory(err);
+	response->info = encode_info(arena, &change->info);
+	if (!response->info)
+		return ctx_no_memory(err);
+	*ret_response = &response->base;
+	return 0;
+}
+
+/* The answer to a change that has ended; one that failed gets its error put into words. */
+static int answer_change(struct snapshot_change *change, ProtobufCMessage **ret_response,
+			 struct err *err)
+{
+	int result = change->result;
+
+	if (result < 0)
+		*err = change->err;
+	else if (change->kind == CHANGE_PREPARE || change->kind == CHANGE_VIEW)
+		result = answer_mounts(change, ret_response, err);
+	else if (change->kind == CHANGE_UPDATE)
+		result = answer_info(change, ret_response, err);
+	else
+		result = answer_empty(change->ctx, ret_response, err);
+	return result < 0 ? failed(verb_of(change), key_of(change), err) : 0;
+}
+
+static void change_done(struct snapshot_change *change)
+{
+	struct request *request =
+		(struct request *)((char *)change - offsetof(struct request, change));
+	ProtobufCMessage *response = NULL;
+	struct err err = ERR_INIT;
+
+	if (answer_change(change, &response, &err) < 0)
+		response = NULL;
+	rpc_call_answer(request->call, response, &err);
+}
+
+static void lead(struct pool_job *job)
+{
+	struct snapshot_service *service =
+		(struct snapshot_service *)((char *)job -
+					    offsetof(struct snapshot_service, lead_job));
+
+	service->ops->lead(service->self);
+}
+
+/* For a backend whose changes wait for their end. */
+static void change_waiting(const struct snapshot_service *service, struct snapshot_change *change)
+{
+	const struct snapshotter_ops *ops = service->ops;
+	void *self = service->self;
+	struct ctx *ctx = change->ctx;
+
+	switch (change->kind) {
+	case CHANGE_PREPARE:
+		change->result =
+			ops->prepare(self, ctx, change->create, &change->mounts, &change->err);
+		break;
+	case CHANGE_VIEW:
+		change->result =
+			ops->view(self, ctx, change->create, &change->mounts, &change->err);
+		break;
+	case CHANGE_COMMIT:
+		change->result = ops->commit(self, ctx, change->commit, &change->err);
+		break;
+	case CHANGE_REMOVE:
+		change->result = ops->remove(self, ctx, change->key, &change->err);
+		break;
+	case CHANGE_UPDATE:
+		change->result =
+			ops->update(self, ctx, change->update, &change->info, &change->err);
+		break;
+	}
+}
+
+static enum change_begun begin(struct snapshot_service *service, struct snapshot_change *change,
+			       bool may_wait)
+{
+	if (service->ops->begin)
+		return service->ops->begin(service->self, change, may_wait);
+	if (!may_wait)
+		return CHANGE_WOULD_WAIT;
+	change_waiting(service, change);
+	return CHANGE_ENDED;
+}
+
+/* @checked: is the request in order? If not, @request->change.err says why. */
+static int carry_out(struct snapshot_service *service, struct request *request, bool may_wait,
+		     int checked, ProtobufCMessage **ret_response, struct err *err)
+{
+	struct rpc_call *call = request->call;
+	enum change_begun begun = CHANGE_ENDED;
+
+	request->change.result = checked;
+	if (checked == 0)
+		begun = begin(service, &request->change, may_wait);
+	switch (begun) {
+	case CHANGE_WOULD_WAIT:
+		return RPC_WOULD_WAIT;
+	case CHANGE_LEADS:
+		rpc_call_soon(call, may_wait, &service->lead_job);
+		return RPC_LATER;
+	case CHANGE_PENDING: /* @request may be gone by now */
+		return RPC_LATER;
+	case CHANGE_ENDED:
+		break;
+	}
+	return answer_change(&request->change, ret_response, err);
+}
+
+static struct request *new_request(struct snapshot_service *service, struct rpc_call *call,
+				   enum snapshot_change_kind kind, struct err *err)
+{
+	struct ctx *ctx = rpc_call_ctx(call);
+	struct request *request = arena_zalloc(ctx->arena, sizeof(*request));
+
+	if (!request) {
+		ctx_no_memory(err);
+		return NULL;
+	}
+	request->service = service;
+	request->call = call;
+	request->change.kind = kind;
+	request->change.ctx = ctx;
+	request->change.create = &request->create;
+	request->change.commit = &request->commit;
+	request->change.update = &request->update;
+	request->change.done = change_done;
+	return request;
+}
+
+static int check_new(struct ctx *ctx, struct snapshot_req *req, const void *labels, size_t n_labels,
+		     struct err *err)
+{
+	if (snapshot_key_check(req->key, "key", err) < 0)
+		return -1;
+	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
+		return -1;
+	if (decode_labels(ctx, labels, n_labels, &req->labels, err) < 0)
+		return -1;
+	snapshot_labels_drop_empty(&req->labels);
+	return 0;
+}
+
+static int on_prepare(void *self, struct rpc_call *call, bool may_wait,
+		      const ProtobufCMessage *msg_base, ProtobufCMessage **ret_response,
+		      struct err *err)
+{
+	const MSG(PrepareSnapshotRequest) *msg = (const void *)msg_base;
+	struct request *request = new_request(self, call, CHANGE_PREPARE, err);
+
+	if (!request)
+		return -1;
+	request->create = (struct snapshot_req){.key = msg->key, .parent = msg->parent};
+	return carry_out(self, request, may_wait,
+			 check_new(request->change.ctx, &request->create, msg->labels,
+				   msg->n_labels, &request->change.err),
+			 ret_response, err);
+}
+
+static int on_view(void *self, struct rpc_call *call, bool may_wait,
+		   const ProtobufCMessage *msg_base, ProtobufCMessage **ret_response,
+		   struct err *err)
+{
+	const MSG(ViewSnapshotRequest) *msg = (const void *)msg_base;
+	struct request *request = new_request(self, call, CHANGE_VIEW, err);
+
+	if (!request)
+		return -1;
+	request->create = (struct snapshot_req){.key = msg->key, .parent = msg->parent};
+	return carry_out(self, request, may_wait,
+			 check_new(request->change.ctx, &request->create, msg->labels,
+				   msg->n_labels, &request->change.err),
+			 ret_response, err);
+}
+
+static int check_commit(struct ctx *ctx, const MSG(CommitSnapshotRequest) * msg,
+			struct commit_req *req, struct err *err)
+{
+	if (snapshot_key_check(req->name, "name", err) < 0 ||
+	    snapshot_key_check(req->key, "key", err) < 0)
+		return -1;
+	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
+		return -1;
+	if (decode_labels(ctx, msg->labels, msg->n_labels, &req->labels, err) < 0)
+		return -1;
+	snapshot_labels_drop_empty(&req->labels);
+	return 0;
+}
+
+static int on_commit(void *self, struct rpc_call *call, bool may_wait,
+		     const ProtobufCMessage *msg_base, ProtobufCMessage **ret_response,
+		     struct err *err)
+{
+	const MSG(CommitSnapshotRequest) *msg = (const void *)msg_base;
+	struct request *request = new_request(self, call, CHANGE_COMMIT, err);
+
+	if (!request)
+		return -1;
+	request->commit =
+		(struct commit_req){.name = msg->name, .key = msg->key, .parent = msg->parent};
+	return carry_out(self, request, may_wait,
+			 check_commit(request->change.ctx, msg, &request->commit,
+				      &request->change.err),
+			 ret_response, err);
+}
+
+static int on_remove(void *self, struct rpc_call *call, bool may_wait,
+		     const ProtobufCMessage *msg_base, ProtobufCMessage **ret_response,
+		     struct err *err)
+{
+	const MSG(RemoveSnapshotRequest) *msg = (const void *)msg_base;
+	struct request *request = new_request(self, call, CHANGE_REMOVE, err);
+
+	if (!request)
+		return -1;
+	request->change.key = msg->key;
+	return carry_out(self, request, may_wait,
+			 snapshot_key_check(msg->key, "key", &request->change.err), ret_response,
+			 err);
+}
+
+static int check_update(struct ctx *ctx, const MSG(UpdateSnapshotRequest) * msg,
+			struct update_req *req, struct err *err)
+{
+	if (snapshot_key_check(req->name, "name", err) < 0 ||
+	    decode_labels(ctx, msg->info->labels, msg->info->n_labels, &req->labels, err) < 0)
+		return -1;
+	if (!msg->update_mask)
+		return 0;
+	if (msg->update_mask->n_paths > SNAPSHOT_LABELS_MAX)
+		return err_set(err, ERR_INVALID_ARGUMENT, "%zu paths in the mask are more than %d",
+			       msg->update_mask->n_paths, SNAPSHOT_LABELS_MAX);
+	req->paths = (const char **)msg->update_mask->paths;
+	req->n_paths = msg->update_mask->n_paths;
+	return 0;
+}
+
+/* Everything else in the request's info is ignored: containerd sends times of the year 1 there. */
+static int on_update(void *self, struct rpc_call *call, bool may_wait,
+		     const ProtobufCMessage *msg_base, ProtobufCMessage **ret_response,
+		     struct err *err)
+{
+	const MSG(UpdateSnapshotRequest) *msg = (const void *)msg_base;
+	struct request *request = new_request(self, call, CHANGE_UPDATE, err);
+
+	if (!request)
+		return -1;
+	if (!msg->info)
+		return err_set(err, ERR_INVALID_ARGUMENT, "update: the info is missing");
+	request->update.name = msg->info->name;
+	return carry_out(self, request, may_wait,
+			 check_update(request->change.ctx, msg, &request->update,
+				      &request->change.err),
+			 ret_response, err);
 }
 
 /* --- List ----------------------------------------------------------------------------------------- */
@@ -522,25 +726,28 @@ static const struct rpc_stream_ops list_ops = {
 
 /* --- the table ------------------------------------------------------------------------------------ */
 
+#define LATER(name_, request_, response_, fn_)                                                     \
+	{                                                                                          \
+		.name = (name_), .kind = RPC_UNARY, .request = (request_),                         \
+		.response = (response_), .later = (fn_)                                            \
+	}
+
 #define UNARY(name_, flags_, request_, response_, fn_)                                             \
 	{                                                                                          \
 		.name = (name_), .kind = RPC_UNARY, .flags = (flags_), .request = (request_),      \
 		.response = (response_), .unary = (fn_)                                            \
 	}
 
-/* What changes rows is carried through once begun: nobody is served by looking for a caller who goes. */
 static const struct rpc_method methods[] = {
-	UNARY("Prepare", RPC_BRIEF, TYPE(prepare_snapshot_request), TYPE(prepare_snapshot_response),
+	LATER("Prepare", TYPE(prepare_snapshot_request), TYPE(prepare_snapshot_response),
 	      on_prepare),
-	UNARY("View", RPC_BRIEF, TYPE(view_snapshot_request), TYPE(view_snapshot_response),
-	      on_view),
+	LATER("View", TYPE(view_snapshot_request), TYPE(view_snapshot_response), on_view),
 	UNARY("Mounts", RPC_INLINE, TYPE(mounts_request), TYPE(mounts_response), on_mounts),
-	UNARY("Commit", RPC_BRIEF, TYPE(commit_snapshot_request), EMPTY_TYPE, on_commit),
-	UNARY("Remove", RPC_BRIEF, TYPE(remove_snapshot_request), EMPTY_TYPE, on_remove),
+	LATER("Commit", TYPE(commit_snapshot_request), EMPTY_TYPE, on_commit),
+	LATER("Remove", TYPE(remove_snapshot_request), EMPTY_TYPE, on_remove),
 	UNARY("Stat", RPC_INLINE, TYPE(stat_snapshot_request), TYPE(stat_snapshot_response),
 	      on_stat),
-	UNARY("Update", RPC_BRIEF, TYPE(update_snapshot_request), TYPE(update_snapshot_response),
-	      on_update),
+	LATER("Update", TYPE(update_snapshot_request), TYPE(update_snapshot_response), on_update),
 	{.name = "List",
 	 .kind = RPC_SERVER_STREAM,
 	 .request = TYPE(list_snapshots_request),
@@ -559,6 +766,7 @@ int snapshot_service_new(const struct snapshotter_ops *ops, void *self,
 		return err_sys(err, "snapshot service");
 	service->ops = ops;
 	service->self = self;
+	service->lead_job.run = lead;
 	service->rpc = (struct rpc_service){
 		.name = "containerd.services.snapshots.v1.Snapshots",
 		.methods = methods,

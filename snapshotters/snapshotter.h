@@ -30,6 +30,46 @@
 /** snapshot_walk_fn - told one snapshot; @info is gone when it returns. Return: 0 to go on, 1 to stop, -1 to fail. */
 typedef int (*snapshot_walk_fn)(void *arg, const struct info *info, struct err *err);
 
+/** enum snapshot_change_kind - the calls that change something, and which members of a change they use */
+enum snapshot_change_kind {
+	CHANGE_PREPARE, /* create -> mounts */
+	CHANGE_VIEW, /* create -> mounts */
+	CHANGE_COMMIT, /* commit */
+	CHANGE_REMOVE, /* key */
+	CHANGE_UPDATE, /* update -> info */
+};
+
+/**
+ * struct snapshot_change - one of these calls, of a caller who does not wait for its end
+ * @kind, @ctx, and the request that belongs to @kind: from the caller, and left as they are until the end
+ * @mounts, @info, @result, @err: what the function that waits would have given
+ * @done: called once when begin() has said so, on any thread, maybe before begin() returns. It must not wait.
+ */
+struct snapshot_change {
+	enum snapshot_change_kind kind;
+	struct ctx *ctx;
+	const struct snapshot_req *create;
+	const struct commit_req *commit;
+	const char *key;
+	const struct update_req *update;
+
+	struct mounts mounts;
+	struct info info;
+	int result;
+	struct err err;
+
+	void (*done)(struct snapshot_change *change);
+};
+
+/**
+ * enum change_begun - what begin() answers
+ * @CHANGE_ENDED: it is over already; done() is not called
+ * @CHANGE_PENDING: done() will be called
+ * @CHANGE_LEADS: likewise, but only once somebody calls lead(), on a thread that may wait; the sooner the better
+ * @CHANGE_WOULD_WAIT: nothing was done, as it would have to wait: try again with @may_wait
+ */
+enum change_begun { CHANGE_ENDED, CHANGE_PENDING, CHANGE_LEADS, CHANGE_WOULD_WAIT };
+
 /* More than containerd knows. */
 #define SNAPSHOTTER_CAPABILITIES_MAX 8
 
@@ -54,6 +94,9 @@ typedef int (*snapshot_walk_fn)(void *arg, const struct info *info, struct err *
  *        by others meanwhile is seen entirely or not at all. Return: 0 at the end, 1 when @fn stopped it.
  * @usage: disk usage of one snapshot alone; honours cancellation
  * @cleanup: free what remove left; NULL: UNIMPLEMENTED
+ * @begin: NULL; or prepare, view, commit, remove and update once more, for callers who do not wait: many calls then
+ *         end by one commit to the disk, and no thread waits for each. Outcomes are the same.
+ * @lead: carry through what was begun; with @begin
  */
 struct snapshotter_ops {
 	const char *name;
@@ -82,6 +125,15 @@ struct snapshotter_ops {
 	int (*usage)(void *self, struct ctx *ctx, const char *key, struct usage *ret_usage,
 		     struct err *err);
 	int (*cleanup)(void *self, struct ctx *ctx, struct err *err);
+	enum change_begun (*begin)(void *self, struct snapshot_change *change, bool may_wait);
+	void (*lead)(void *self);
 };
+
+/**
+ * snapshot_change_wait() - begin() @change, lead() if need be, and wait for its end
+ * Return: change->result, with @err filled from it.
+ */
+ERR_CHECKED int snapshot_change_wait(const struct snapshotter_ops *ops, void *self,
+				     struct snapshot_change *change, struct err *err);
 
 #endif

@@ -41,6 +41,9 @@ struct layers {
 	bool cleaning;
 };
 
+/* Looked at in some tens of microseconds. */
+#define FEW_ENTRIES 16
+
 /* --- opening and closing ------------------------------------------------------------------------- */
 
 /* Far above what a store gives out in its life, and below what sqlite would take for negative. */
@@ -278,6 +281,11 @@ int layers_take(struct layers *layers, const struct ctx *ctx, uint64_t *ret_id, 
 	return stock_take(layers->stock, ctx, ret_id, err);
 }
 
+bool layers_take_ready(struct layers *layers, uint64_t *ret_id)
+{
+	return stock_take_ready(layers->stock, ret_id);
+}
+
 void layers_keep(struct layers *layers, uint64_t id)
 {
 	stock_unmark(layers->stock, id);
@@ -317,18 +325,37 @@ int layers_owner(struct layers *layers, uint64_t id, uid_t *ret_uid, gid_t *ret_
 	return 0;
 }
 
+static int report_usage(struct layers *layers, const char *name, int counted,
+			const struct fs_usage *usage, struct usage *ret_usage, struct err *err)
+{
+	if (counted < 0)
+		return err_wrap(err, "disk usage of '%s/%s'", layers->path, name);
+	if (counted == 0)
+		*ret_usage = (struct usage){usage->size_bytes, usage->inodes};
+	return counted;
+}
+
 int layers_usage(struct layers *layers, const struct ctx *ctx, uint64_t id, struct usage *ret_usage,
 		 struct err *err)
 {
 	char name[LAYER_NAME_MAX];
-	struct fs_usage usage;
+	struct fs_usage usage = {0};
 
 	layer_name(name, id, "/fs");
-	if (fs_disk_usage(ctx, layers->fd, name, &usage, err) < 0)
-		return err_wrap(err, "disk usage of '%s/%s'", layers->path, name);
-	ret_usage->size_bytes = usage.size_bytes;
-	ret_usage->inodes = usage.inodes;
-	return 0;
+	return report_usage(layers, name, fs_disk_usage(ctx, layers->fd, name, &usage, err), &usage,
+			    ret_usage, err);
+}
+
+int layers_usage_of_few(struct layers *layers, uint64_t id, struct usage *ret_usage,
+			struct err *err)
+{
+	char name[LAYER_NAME_MAX];
+	struct fs_usage usage = {0};
+
+	layer_name(name, id, "/fs");
+	return report_usage(layers, name,
+			    fs_disk_usage_of_few(layers->fd, name, FEW_ENTRIES, &usage, err),
+			    &usage, ret_usage, err);
 }
 
 static const char *layer_path(const struct layers *layers, struct arena *arena, uint64_t id,

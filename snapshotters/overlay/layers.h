@@ -40,6 +40,12 @@ ERR_CHECKED int layers_take(struct layers *layers, const struct ctx *ctx, uint64
 ERR_CHECKED int layers_chown(struct layers *layers, uint64_t id, uid_t uid, gid_t gid,
 			     struct err *err);
 
+/**
+ * layers_take_ready() - layers_take() of what is in stock
+ * Return: false when that is nothing.
+ */
+bool layers_take_ready(struct layers *layers, uint64_t *ret_id);
+
 /** layers_keep() - a row names @id now; or may, after a failure, which a cleanup will find out */
 void layers_keep(struct layers *layers, uint64_t id);
 
@@ -56,6 +62,13 @@ ERR_CHECKED int layers_owner(struct layers *layers, uint64_t id, uid_t *ret_uid,
 /** layers_usage() - disk usage of the fs directory of @id */
 ERR_CHECKED int layers_usage(struct layers *layers, const struct ctx *ctx, uint64_t id,
 			     struct usage *ret_usage, struct err *err);
+
+/**
+ * layers_usage_of_few() - layers_usage() of a layer that holds a few files only
+ * Return: 0, 1 when it holds more, -1.
+ */
+ERR_CHECKED int layers_usage_of_few(struct layers *layers, uint64_t id, struct usage *ret_usage,
+				    struct err *err);
 
 /** layers_remove() - delete the directories of @id, which no row names any more */
 ERR_CHECKED int layers_remove(struct layers *layers, const struct ctx *ctx, uint64_t id,

@@ -7,29 +7,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/crash_point.h"
 #include "base/log.h"
-#include "snapshotters/metastore.h"
-#include "snapshotters/overlay/config.h"
 #include "snapshotters/overlay/idmap.h"
 #include "snapshotters/overlay/kernel.h"
-#include "snapshotters/overlay/layers.h"
-#include "snapshotters/overlay/mount_opts.h"
+#include "snapshotters/overlay/overlay_internal.h"
 
 #define UPPERDIR_LABEL "containerd.io/snapshot/overlay.upperdir"
-
-/*
- * How often an operation looks again when the name it was given came to mean another snapshot between its
- * look and its transaction. Each try loses to a call that succeeded.
- */
-#define TRIES_MAX 16
-
-struct overlay {
-	const struct overlay_conf *conf;
-	struct metastore *store;
-	struct layers *layers;
-	struct mount_opts mount_opts;
-};
 
 static void overlay_close(void *self)
 {
@@ -120,22 +103,11 @@ static size_t overlay_capabilities(const char *root, const void *conf,
 
 /* --- user namespaces ----------------------------------------------------------------------------- */
 
-/**
- * struct mapped_root - the host ids of a container's root, by the labels of its snapshot
- * @wanted: both labels are there, and to be trusted
- */
-struct mapped_root {
-	bool wanted;
-	uint32_t uid;
-	uint32_t gid;
-};
-
 /*
  * Labels of an extraction (those with a snapshot.ref) come from the annotations of whoever made the image:
  * an ID mapping there would give the layer's root to a user of the image's choice.
  */
-static int read_mapped_root(const struct strmap *labels, struct mapped_root *ret_root,
-			    struct err *err)
+int overlay_mapped_root(const struct strmap *labels, struct mapped_root *ret_root, struct err *err)
 {
 	const char *uids = strmap_get(labels, SNAPSHOT_LABEL_UID_MAPPING);
 	const char *gids = strmap_get(labels, SNAPSHOT_LABEL_GID_MAPPING);
@@ -159,8 +131,8 @@ static int read_mapped_root(const struct strmap *labels, struct mapped_root *ret
  * A client that was not told of remap-ids copies the image and chowns every file of it, and then names the
  * mapping all the same: its image is owned by the mapped root already and must not be mapped once more.
  */
-static int is_remapped(struct overlay *o, const struct mapped_root *root, uint64_t parent_id,
-		       bool *ret_remapped, struct err *err)
+int overlay_is_remapped(struct overlay *o, const struct mapped_root *root, uint64_t parent_id,
+			bool *ret_remapped, struct err *err)
 {
 	uid_t uid;
 	gid_t gid;
@@ -178,73 +150,11 @@ static int is_remapped(struct overlay *o, const struct mapped_root *root, uint64
 	return 0;
 }
 
-/* --- prepare and view ---------------------------------------------------------------------------- */
-
-struct parent {
-	uint64_t id; /* 0: none */
-	struct chain ancestors;
-};
-
-static int find_parent(struct overlay *o, struct ctx *ctx, const char *name,
-		       struct parent *ret_parent, struct err *err)
-{
-	struct parent parent = {0};
-	struct record record;
-
-	if (name[0] != '\0') {
-		if (metastore_get_chain(o->store, ctx, name, &record, &parent.ancestors, err) < 0)
-			return err_wrap(err, "parent");
-		if (record.info.kind != SNAPSHOT_COMMITTED)
-			return err_set(err, ERR_INVALID_ARGUMENT,
-				       "parent '%s' is not a committed snapshot", name);
-		parent.id = record.info.id;
-	}
-	*ret_parent = parent;
-	return 0;
-}
-
-/* The new root directory belongs to whom the parent's belongs, or to the container's root. */
-static int set_owner(struct overlay *o, uint64_t id, const struct parent *parent,
-		     const struct mapped_root *root, bool *ret_clean, struct err *err)
-{
-	uid_t uid = root->uid;
-	gid_t gid = root->gid;
-
-	if (!root->wanted && parent->id && layers_owner(o->layers, parent->id, &uid, &gid, err) < 0)
-		return -1;
-	if (uid == 0 && gid == 0 && *ret_clean)
-		return 0;
-	*ret_clean = false;
-	if (layers_chown(o->layers, id, uid, gid, err) < 0)
-		return -1;
-	CRASH_POINT("prepare.chowned");
-	return 0;
-}
-
-/* Every ancestor, nearest first, the parent among them. */
-static int join_chain(struct ctx *ctx, const struct parent *parent, struct mount_case *what,
-		      struct err *err)
-{
-	uint64_t *ids;
-
-	if (!parent->id)
-		return 0;
-	ids = arena_array(ctx->arena, parent->ancestors.n + 1, sizeof(*ids));
-	if (!ids)
-		return ctx_no_memory(err);
-	ids[0] = parent->id;
-	if (parent->ancestors.n)
-		memcpy(ids + 1, parent->ancestors.ids, parent->ancestors.n * sizeof(*ids));
-	what->parents = ids;
-	what->n_parents = parent->ancestors.n + 1;
-	return 0;
-}
-
 /*
  * A step on the directory of @key failed. When the snapshot was removed meanwhile, with its directory, then
  * that is the answer, and not what was missing on disk. Return: -1, always.
  */
-static int gone_or_failed(struct overlay *o, struct ctx *ctx, const char *key, struct err *err)
+int overlay_gone_or_failed(struct overlay *o, struct ctx *ctx, const char *key, struct err *err)
 {
 	struct err gone = ERR_INIT;
 	struct record record;
@@ -255,90 +165,7 @@ static int gone_or_failed(struct overlay *o, struct ctx *ctx, const char *key, s
 	return -1;
 }
 
-/* Everything that can fail before the row is written, and then the row. */
-static int try_create(struct overlay *o, struct ctx *ctx, const struct snapshot_req *req,
-		      enum snapshot_kind kind, uint64_t id, bool *clean, struct mounts *ret_mounts,
-		      struct err *err)
-{
-	struct metastore_new row = {.id = id, .kind = kind, .req = req};
-	struct mount_case what = {.id = id, .kind = kind, .labels = &req->labels};
-	struct mapped_root root = {0};
-	struct parent parent = {0};
-
-	if (read_mapped_root(&req->labels, &root, err) < 0 ||
-	    find_parent(o, ctx, req->parent, &parent, err) < 0)
-		return -1;
-	if (is_remapped(o, &root, parent.id, &what.remapped, err) < 0 ||
-	    set_owner(o, id, &parent, &root, clean, err) < 0)
-		return gone_or_failed(o, ctx, req->parent, err);
-	if (join_chain(ctx, &parent, &what, err) < 0 ||
-	    mount_opts_mounts(&o->mount_opts, o->layers, ctx, &what, ret_mounts, err) < 0 ||
-	    ctx_check(ctx, err) < 0)
-		return -1;
-	row.parent_id = parent.id;
-	CRASH_POINT("prepare.before-row");
-	return metastore_create(o->store, ctx, &row, err);
-}
-
-/*
- * Does this failure tell for sure that no row was written? When a commit to the database fails, what the
- * disk holds of it is not known.
- */
-static bool is_refusal(const struct err *err)
-{
-	switch (err->code) {
-	case ERR_NOT_FOUND:
-	case ERR_ALREADY_EXISTS:
-	case ERR_INVALID_ARGUMENT:
-	case ERR_CANCELLED:
-	case ERR_DEADLINE_EXCEEDED:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static int create(struct overlay *o, struct ctx *ctx, const struct snapshot_req *req,
-		  enum snapshot_kind kind, struct mounts *ret_mounts, struct err *err)
-{
-	struct mounts mounts = {0};
-	bool clean = true;
-	uint64_t id = 0;
-	bool is_refused;
-	int result = 1;
-
-	if (layers_take(o->layers, ctx, &id, err) < 0)
-		return -1;
-	CRASH_POINT("prepare.directory-taken");
-	for (int i = 0; i < TRIES_MAX && result == 1; i++)
-		result = try_create(o, ctx, req, kind, id, &clean, &mounts, err);
-	is_refused = result == 1 || (result < 0 && is_refusal(err));
-	if (result == 1)
-		result = err_set(err, ERR_UNAVAILABLE, "parent '%s' keeps changing", req->parent);
-	if (result < 0) {
-		if (is_refused)
-			layers_drop(o->layers, id, clean);
-		else
-			layers_keep(o->layers, id); /* a cleanup sees whether there is a row */
-		return -1;
-	}
-	CRASH_POINT("prepare.row-written");
-	layers_keep(o->layers, id);
-	*ret_mounts = mounts;
-	return 0;
-}
-
-static int overlay_prepare(void *self, struct ctx *ctx, const struct snapshot_req *req,
-			   struct mounts *ret_mounts, struct err *err)
-{
-	return create(self, ctx, req, SNAPSHOT_ACTIVE, ret_mounts, err);
-}
-
-static int overlay_view(void *self, struct ctx *ctx, const struct snapshot_req *req,
-			struct mounts *ret_mounts, struct err *err)
-{
-	return create(self, ctx, req, SNAPSHOT_VIEW, ret_mounts, err);
-}
+/* --- mounts, cleanup ---------------------------------------------------------------------------- */
 
 static int overlay_mounts(void *self, struct ctx *ctx, const char *key, struct mounts *ret_mounts,
 			  struct err *err)
@@ -361,60 +188,11 @@ static int overlay_mounts(void *self, struct ctx *ctx, const char *key, struct m
 		.parents = chain.ids,
 		.n_parents = chain.n,
 	};
-	if (read_mapped_root(&record.info.labels, &root, err) < 0)
+	if (overlay_mapped_root(&record.info.labels, &root, err) < 0)
 		return -1;
-	if (is_remapped(o, &root, record.parent_id, &what.remapped, err) < 0)
-		return gone_or_failed(o, ctx, key, err);
+	if (overlay_is_remapped(o, &root, record.parent_id, &what.remapped, err) < 0)
+		return overlay_gone_or_failed(o, ctx, key, err);
 	return mount_opts_mounts(&o->mount_opts, o->layers, ctx, &what, ret_mounts, err);
-}
-
-/* --- commit, remove, cleanup --------------------------------------------------------------------- */
-
-static int try_commit(struct overlay *o, struct ctx *ctx, const struct commit_req *req,
-		      struct err *err)
-{
-	struct usage usage = {0};
-	struct record record = {0};
-
-	if (metastore_get(o->store, ctx, req->key, &record, err) < 0)
-		return -1;
-	/* What is not active is refused by the metastore, which knows all the rules. */
-	if (record.info.kind == SNAPSHOT_ACTIVE &&
-	    layers_usage(o->layers, ctx, record.info.id, &usage, err) < 0)
-		return gone_or_failed(o, ctx, req->key, err);
-	if (ctx_check(ctx, err) < 0)
-		return -1;
-	CRASH_POINT("commit.before-row");
-	return metastore_commit(o->store, ctx, req, record.info.id, &usage, err);
-}
-
-static int overlay_commit(void *self, struct ctx *ctx, const struct commit_req *req,
-			  struct err *err)
-{
-	int result = 1;
-
-	for (int i = 0; i < TRIES_MAX && result == 1; i++)
-		result = try_commit(self, ctx, req, err);
-	if (result == 1)
-		return err_set(err, ERR_UNAVAILABLE, "snapshot '%s' keeps changing", req->key);
-	CRASH_POINT("commit.row-written");
-	return result;
-}
-
-static int overlay_remove(void *self, struct ctx *ctx, const char *key, struct err *err)
-{
-	struct overlay *o = self;
-	struct err failure = ERR_INIT;
-	uint64_t id = 0;
-
-	if (metastore_remove(o->store, ctx, key, &id, err) < 0)
-		return -1;
-	CRASH_POINT("remove.row-deleted");
-	if (o->conf->sync_remove && layers_remove(o->layers, ctx, id, &failure) < 0)
-		log_event(LOG_WARN,
-			  "the directory of a removed snapshot stays until the next cleanup",
-			  LOG_STR("key", key), LOG_INT("id", (int64_t)id), LOG_ERR(&failure));
-	return 0;
 }
 
 static int overlay_cleanup(void *self, struct ctx *ctx, struct err *err)
@@ -424,9 +202,9 @@ static int overlay_cleanup(void *self, struct ctx *ctx, struct err *err)
 	return layers_cleanup(o->layers, ctx, err);
 }
 
-/* --- stat, update, walk, usage ------------------------------------------------------------------- */
+/* --- stat, walk, usage ------------------------------------------------------------------- */
 
-static int add_upperdir(struct overlay *o, struct arena *arena, struct info *info, struct err *err)
+int overlay_add_upperdir(struct overlay *o, struct arena *arena, struct info *info, struct err *err)
 {
 	const char *path;
 
@@ -445,24 +223,9 @@ static int overlay_stat(void *self, struct ctx *ctx, const char *key, struct inf
 	struct record record;
 
 	if (metastore_get(o->store, ctx, key, &record, err) < 0 ||
-	    add_upperdir(o, ctx->arena, &record.info, err) < 0)
+	    overlay_add_upperdir(o, ctx->arena, &record.info, err) < 0)
 		return -1;
 	*ret_info = record.info;
-	return 0;
-}
-
-static int overlay_update(void *self, struct ctx *ctx, const struct update_req *req,
-			  struct info *ret_info, struct err *err)
-{
-	struct overlay *o = self;
-	struct info info;
-
-	if (metastore_update(o->store, ctx, req, &info, err) < 0)
-		return -1;
-	CRASH_POINT("update.row-written");
-	if (add_upperdir(o, ctx->arena, &info, err) < 0)
-		return -1;
-	*ret_info = info;
 	return 0;
 }
 
@@ -486,7 +249,7 @@ static int walk_labelled(void *arg, const struct info *info, struct err *err)
 		if (strmap_append(&labelled.labels, &arena, info->labels.entries[i].key,
 				  info->labels.entries[i].value, err) < 0)
 			goto done;
-	if (add_upperdir(walk->overlay, &arena, &labelled, err) < 0)
+	if (overlay_add_upperdir(walk->overlay, &arena, &labelled, err) < 0)
 		goto done;
 	result = walk->fn(walk->arg, &labelled, err);
 done:
@@ -518,7 +281,7 @@ static int overlay_usage(void *self, struct ctx *ctx, const char *key, struct us
 		return 0;
 	}
 	if (layers_usage(o->layers, ctx, record.info.id, ret_usage, err) < 0)
-		return gone_or_failed(o, ctx, key, err);
+		return overlay_gone_or_failed(o, ctx, key, err);
 	return 0;
 }
 
@@ -540,4 +303,6 @@ const struct snapshotter_ops overlay_ops = {
 	.walk = overlay_walk,
 	.usage = overlay_usage,
 	.cleanup = overlay_cleanup,
+	.begin = overlay_begin,
+	.lead = overlay_lead,
 };

@@ -349,6 +349,16 @@ static void wait_a_slice(struct stock *stock)
 	pthread_cond_timedwait(&stock->made, &stock->lock, &until);
 }
 
+/* Takes a spare, of which there is one, with the lock held. */
+static uint64_t pop(struct stock *stock)
+{
+	uint64_t id = stock->spares[--stock->n_spares];
+
+	if (stock->n_spares < REFILL_BELOW)
+		pthread_cond_signal(&stock->wanted);
+	return id;
+}
+
 int stock_take(struct stock *stock, const struct ctx *ctx, uint64_t *ret_id, struct err *err)
 {
 	LOCK_GUARD(&stock->lock);
@@ -367,10 +377,18 @@ int stock_take(struct stock *stock, const struct ctx *ctx, uint64_t *ret_id, str
 		wait_a_slice(stock);
 		stock->n_waiters--;
 	}
-	*ret_id = stock->spares[--stock->n_spares];
-	if (stock->n_spares < REFILL_BELOW)
-		pthread_cond_signal(&stock->wanted);
+	*ret_id = pop(stock);
 	return 0;
+}
+
+bool stock_take_ready(struct stock *stock, uint64_t *ret_id)
+{
+	LOCK_GUARD(&stock->lock);
+
+	if (!stock->n_spares)
+		return false;
+	*ret_id = pop(stock);
+	return true;
 }
 
 void stock_unmark(struct stock *stock, uint64_t id)

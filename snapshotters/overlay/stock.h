@@ -39,6 +39,9 @@ void stock_close(struct stock *stock);
 ERR_CHECKED int stock_take(struct stock *stock, const struct ctx *ctx, uint64_t *ret_id,
 			   struct err *err);
 
+/** stock_take_ready() - likewise, where there is one now */
+bool stock_take_ready(struct stock *stock, uint64_t *ret_id);
+
 /** stock_drop() - a taken one comes back (@clean), or is removed */
 void stock_drop(struct stock *stock, uint64_t id, bool clean);
 

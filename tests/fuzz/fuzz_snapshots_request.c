@@ -2,7 +2,8 @@
 /*
  * Input: a byte that chooses the method, then its request as it comes from the wire. It is decoded, checked
  * and answered as in the daemon, with a backend in memory that holds a few snapshots; what the answer is
- * made of must be encodable. The first byte's high bit makes the client of a List slow.
+ * made of must be encodable. The first byte's high bit makes the client of a List slow, and the backend one that
+ * answers changes later.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -26,6 +27,8 @@ struct rpc_call {
 	void *data;
 	bool is_slow;
 	bool is_finished;
+	bool is_answered;
+	struct pool_job *soon;
 };
 
 struct ctx *rpc_call_ctx(struct rpc_call *call)
@@ -69,6 +72,71 @@ void rpc_call_finish(struct rpc_call *call)
 	call->is_finished = true;
 }
 
+void rpc_call_answer(struct rpc_call *call, const ProtobufCMessage *response, struct err *err)
+{
+	/* Once, and with an answer or a reason. */
+	if (call->is_answered || (!response && err->code == ERR_OK))
+		abort();
+	call->is_answered = true;
+	if (response)
+		encode(response);
+}
+
+void rpc_call_soon(struct rpc_call *call, bool may_wait, struct pool_job *job)
+{
+	(void)may_wait;
+	call->soon = job;
+}
+
+/* --- a backend that answers changes later ------------------------------------------------------------ */
+
+struct later {
+	void *fake;
+	struct snapshot_change *change;
+};
+
+static enum change_begun begin(void *self, struct snapshot_change *change, bool may_wait)
+{
+	struct later *later = self;
+
+	(void)may_wait;
+	later->change = change;
+	return CHANGE_LEADS;
+}
+
+static void lead(void *self)
+{
+	struct later *later = self;
+	struct snapshot_change *change = later->change;
+	const struct snapshotter_ops *ops = &fake_snapshotter_ops;
+	struct err *err = &change->err;
+
+	switch (change->kind) {
+	case CHANGE_PREPARE:
+		change->result = ops->prepare(later->fake, change->ctx, change->create,
+					      &change->mounts, err);
+		break;
+	case CHANGE_VIEW:
+		change->result =
+			ops->view(later->fake, change->ctx, change->create, &change->mounts, err);
+		break;
+	case CHANGE_COMMIT:
+		change->result = ops->commit(later->fake, change->ctx, change->commit, err);
+		break;
+	case CHANGE_REMOVE:
+		change->result = ops->remove(later->fake, change->ctx, change->key, err);
+		break;
+	case CHANGE_UPDATE:
+		change->result =
+			ops->update(later->fake, change->ctx, change->update, &change->info, err);
+		break;
+	}
+	change->done(change);
+}
+
+/* Only changes reach it. */
+static const struct snapshotter_ops later_ops = {.name = "later", .begin = begin, .lead = lead};
+
 /* --- the target -------------------------------------------------------------------------------------- */
 
 static void stream(const struct rpc_service *service, const struct rpc_method *method,
@@ -102,6 +170,25 @@ static void fill(void *fake, struct ctx *ctx)
 		abort();
 }
 
+/* The first try may not wait, as on the poller. */
+static void later(const struct rpc_service *service, const struct rpc_method *method,
+		  struct rpc_call *call, const ProtobufCMessage *request)
+{
+	ProtobufCMessage *response = NULL;
+	struct err err = ERR_INIT;
+	int result = method->later(service->self, call, false, request, &response, &err);
+
+	if (result == RPC_WOULD_WAIT)
+		result = method->later(service->self, call, true, request, &response, &err);
+	if (result == 0)
+		encode(response);
+	if (result == RPC_LATER) {
+		call->soon->run(call->soon);
+		if (!call->is_answered)
+			abort();
+	}
+}
+
 static void answer(const struct rpc_service *service, const struct rpc_method *method,
 		   struct ctx *ctx, bool is_slow, const uint8_t *data, size_t size)
 {
@@ -111,7 +198,9 @@ static void answer(const struct rpc_service *service, const struct rpc_method *m
 
 	if (codec_unpack(method->request, data, size, ctx->arena, &request, &err) < 0)
 		return;
-	if (method->kind == RPC_UNARY) {
+	if (method->later) {
+		later(service, method, &call, request);
+	} else if (method->kind == RPC_UNARY) {
 		if (method->unary(service->self, ctx, request, &response, &err) == 0)
 			encode(response);
 	} else {
@@ -123,6 +212,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct snapshot_service *snapshots = NULL;
 	const struct rpc_service *service;
+	const struct rpc_method *method;
+	struct later later = {0};
+	bool is_later;
 	struct arena arena;
 	struct ctx ctx = {.arena = &arena, .deadline_ns = CTX_NO_DEADLINE, .ns = ""};
 	void *fake = NULL;
@@ -134,10 +226,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (fake_snapshotter_ops.open("/fake", NULL, &fake, &err) < 0 ||
 	    snapshot_service_new(&fake_snapshotter_ops, fake, &snapshots, &err) < 0)
 		abort();
-	fill(fake, &ctx);
 	service = snapshot_service_rpc(snapshots);
-	answer(service, &service->methods[(data[0] & 0x7f) % service->n_methods], &ctx,
-	       data[0] & 0x80, data + 1, size - 1);
+	method = &service->methods[(data[0] & 0x7f) % service->n_methods];
+	is_later = method->later && data[0] & 0x80;
+	if (is_later) {
+		later.fake = fake;
+		snapshot_service_free(snapshots);
+		if (snapshot_service_new(&later_ops, &later, &snapshots, &err) < 0)
+			abort();
+		service = snapshot_service_rpc(snapshots);
+	}
+	fill(fake, &ctx);
+	answer(service, method, &ctx, data[0] & 0x80, data + 1, size - 1);
 	snapshot_service_free(snapshots);
 	fake_snapshotter_ops.close(fake);
 	arena_done(&arena);

@@ -21,15 +21,13 @@
 
 /**
  * struct layers - see layers.h
- * @fd: <root>/snapshots, @path
  * @sweeper: removes what an earlier run has left, while calls are served already
  * @stopping: tells it to end
  * @lock: guards @cleaning: one cleanup at a time, as two would trip over each other's entries
  */
 struct layers {
-	char *path;
+	struct layer_dirs dirs;
 	char *empty_path;
-	int fd;
 	struct metastore *store;
 	struct stock *stock;
 	pthread_t sweeper;
@@ -117,9 +115,9 @@ static int compare_ids(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-static int list_layers(struct layers *layers, struct listing *listing, struct err *err)
+static int list_layers(const struct layer_dir *dir, struct listing *listing, struct err *err)
 {
-	if (fs_each_entry(layers->fd, ".", list_entry, listing, err) < 0)
+	if (fs_each_entry(dir->fd, ".", list_entry, listing, err) < 0)
 		return -1;
 	if (listing->ids.n)
 		qsort(listing->ids.ids, listing->ids.n, sizeof(*listing->ids.ids), compare_ids);
@@ -136,22 +134,18 @@ static int refuse_strange_layers(struct layers *layers, const struct listing *li
 	char name[LAYER_NAME_MAX];
 
 	for (size_t i = 0; i < listing->ids.n; i++) {
-		struct err missing = ERR_INIT;
 		int is_empty;
 
-		layer_name(name, listing->ids.ids[i], "/fs");
-		is_empty = fs_is_empty(layers->fd, name, &missing);
+		layer_name(name, listing->ids.ids[i]);
+		is_empty = fs_is_empty(layers->dirs.fs.fd, name, err);
 		if (is_empty == 0)
 			return err_set(err, ERR_FAILED_PRECONDITION,
 				       "'%s/%s' holds files, but metadata.db has never known a "
 				       "snapshot: bring back the database that belongs to it, or "
 				       "remove the directories",
-				       layers->path, name);
-		/* One that a crash left half made has no fs, or it is empty. */
-		if (is_empty < 0 && missing.sys_errno != ENOENT) {
-			*err = missing;
+				       layers->dirs.fs.path, name);
+		if (is_empty < 0)
 			return -1;
-		}
 	}
 	return 0;
 }
@@ -160,19 +154,24 @@ static int refuse_strange_layers(struct layers *layers, const struct listing *li
 static int take_stock(struct layers *layers, struct err *err)
 {
 	CLEANUP(listing_done) struct listing listing = {0};
+	CLEANUP(listing_done) struct listing works = {0};
 	CLEANUP(id_set_done) struct id_set rows = {0};
 	size_t n_lost = 0;
 	uint64_t lost = 0;
 
-	if (list_layers(layers, &listing, err) < 0 ||
+	if (list_layers(&layers->dirs.fs, &listing, err) < 0 ||
+	    list_layers(&layers->dirs.work, &works, err) < 0 ||
 	    metastore_ids(layers->store, &rows.ids, &rows.n, err) < 0)
 		return -1;
 	if (metastore_is_virgin(layers->store) && refuse_strange_layers(layers, &listing, err) < 0)
 		return -1;
 	if (listing.ids.n)
 		metastore_skip_ids(layers->store, listing.ids.ids[listing.ids.n - 1]);
+	if (works.ids.n)
+		metastore_skip_ids(layers->store, works.ids.ids[works.ids.n - 1]);
 	for (size_t i = 0; i < rows.n; i++) {
-		if (!id_set_has(&listing.ids, rows.ids[i])) {
+		if (!id_set_has(&listing.ids, rows.ids[i]) ||
+		    !id_set_has(&works.ids, rows.ids[i])) {
 			lost = rows.ids[i];
 			n_lost++;
 		}
@@ -181,8 +180,20 @@ static int take_stock(struct layers *layers, struct err *err)
 		log_event(LOG_ERROR,
 			  "snapshots have lost their directories: remove them, pull again",
 			  LOG_INT("snapshots", (int64_t)n_lost), LOG_INT("last_id", (int64_t)lost),
-			  LOG_STR("dir", layers->path));
+			  LOG_STR("dir", layers->dirs.fs.path));
 	return 0;
+}
+
+/* 0700: layers hold set-uid files of any age, and are for those who mount them alone. */
+static int open_dir(const char *root, const char *name, struct layer_dir *dir, struct err *err)
+{
+	if (asprintf(&dir->path, "%s/%s", root, name) < 0) {
+		dir->path = NULL;
+		return err_sysno(err, ENOMEM, "open layers");
+	}
+	if (fs_make_dirs(dir->path, 0700, err) < 0)
+		return -1;
+	return fs_open_dir(AT_FDCWD, dir->path, &dir->fd, err);
 }
 
 static int make_paths(struct layers *layers, const char *root, struct err *err)
@@ -196,19 +207,14 @@ static int make_paths(struct layers *layers, const char *root, struct err *err)
 			err, ERR_INVALID_ARGUMENT,
 			"root '%s' holds a ':', ',' or '\\', which mount options cannot carry",
 			root);
-	if (asprintf(&layers->path, "%s/snapshots", root) < 0) {
-		layers->path = NULL;
-		return err_sysno(err, ENOMEM, "open layers");
-	}
 	if (asprintf(&layers->empty_path, "%s/empty", root) < 0) {
 		layers->empty_path = NULL;
 		return err_sysno(err, ENOMEM, "open layers");
 	}
-	/* 0700: layers hold set-uid files of any age, and are for those who mount them alone. */
-	if (fs_make_dirs(layers->path, 0700, err) < 0 ||
-	    fs_make_dirs(layers->empty_path, 0755, err) < 0)
+	if (fs_make_dirs(layers->empty_path, 0755, err) < 0 ||
+	    open_dir(root, "work", &layers->dirs.work, err) < 0)
 		return -1;
-	return fs_open_dir(AT_FDCWD, layers->path, &layers->fd, err);
+	return open_dir(root, "snapshots", &layers->dirs.fs, err);
 }
 
 static void *sweeper_main(void *arg)
@@ -240,7 +246,8 @@ int layers_open(const char *root, struct metastore *store, struct layers **ret_l
 
 	if (!layers)
 		return err_sys(err, "open layers");
-	layers->fd = -1;
+	layers->dirs.fs.fd = -1;
+	layers->dirs.work.fd = -1;
 	layers->store = store;
 	pthread_mutex_init(&layers->lock, NULL);
 	pthread_condattr_init(&monotonic);
@@ -248,7 +255,7 @@ int layers_open(const char *root, struct metastore *store, struct layers **ret_l
 	pthread_cond_init(&layers->cleaned, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	if (make_paths(layers, root, err) < 0 || take_stock(layers, err) < 0 ||
-	    stock_open(layers->fd, layers->path, store, &layers->stock, err) < 0 ||
+	    stock_open(&layers->dirs, store, &layers->stock, err) < 0 ||
 	    start_threads(layers, err) < 0) {
 		layers_close(layers);
 		return -1;
@@ -265,12 +272,13 @@ void layers_close(struct layers *layers)
 	if (layers->sweeper_runs)
 		pthread_join(layers->sweeper, NULL);
 	stock_close(layers->stock);
-	if (layers->fd >= 0)
-		close(layers->fd);
+	close_fd(&layers->dirs.fs.fd);
+	close_fd(&layers->dirs.work.fd);
 	pthread_cond_destroy(&layers->cleaned);
 	pthread_mutex_destroy(&layers->lock);
 	free(layers->empty_path);
-	free(layers->path);
+	free(layers->dirs.fs.path);
+	free(layers->dirs.work.path);
 	free(layers);
 }
 
@@ -301,11 +309,11 @@ int layers_chown(struct layers *layers, uint64_t id, uid_t uid, gid_t gid, struc
 	char name[LAYER_NAME_MAX];
 	CLEANUP(close_fd) int fd = -1;
 
-	layer_name(name, id, "/fs");
-	if (fs_open_dir(layers->fd, name, &fd, err) < 0)
+	layer_name(name, id);
+	if (fs_open_dir(layers->dirs.fs.fd, name, &fd, err) < 0)
 		return -1;
 	if (fchown(fd, uid, gid) < 0)
-		return err_sys(err, "give '%s/%s' to %u:%u", layers->path, name, uid, gid);
+		return err_sys(err, "give '%s/%s' to %u:%u", layers->dirs.fs.path, name, uid, gid);
 	return fs_sync(fd, name, err);
 }
 
@@ -317,9 +325,9 @@ int layers_owner(struct layers *layers, uint64_t id, uid_t *ret_uid, gid_t *ret_
 	char name[LAYER_NAME_MAX];
 	struct stat st;
 
-	layer_name(name, id, "/fs");
-	if (fstatat(layers->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return err_sys(err, "look at '%s/%s'", layers->path, name);
+	layer_name(name, id);
+	if (fstatat(layers->dirs.fs.fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_sys(err, "look at '%s/%s'", layers->dirs.fs.path, name);
 	*ret_uid = st.st_uid;
 	*ret_gid = st.st_gid;
 	return 0;
@@ -329,7 +337,7 @@ static int report_usage(struct layers *layers, const char *name, int counted,
 			const struct fs_usage *usage, struct usage *ret_usage, struct err *err)
 {
 	if (counted < 0)
-		return err_wrap(err, "disk usage of '%s/%s'", layers->path, name);
+		return err_wrap(err, "disk usage of '%s/%s'", layers->dirs.fs.path, name);
 	if (counted == 0)
 		*ret_usage = (struct usage){usage->size_bytes, usage->inodes};
 	return counted;
@@ -341,9 +349,9 @@ int layers_usage(struct layers *layers, const struct ctx *ctx, uint64_t id, stru
 	char name[LAYER_NAME_MAX];
 	struct fs_usage usage = {0};
 
-	layer_name(name, id, "/fs");
-	return report_usage(layers, name, fs_disk_usage(ctx, layers->fd, name, &usage, err), &usage,
-			    ret_usage, err);
+	layer_name(name, id);
+	return report_usage(layers, name, fs_disk_usage(ctx, layers->dirs.fs.fd, name, &usage, err),
+			    &usage, ret_usage, err);
 }
 
 int layers_usage_of_few(struct layers *layers, uint64_t id, struct usage *ret_usage,
@@ -352,26 +360,26 @@ int layers_usage_of_few(struct layers *layers, uint64_t id, struct usage *ret_us
 	char name[LAYER_NAME_MAX];
 	struct fs_usage usage = {0};
 
-	layer_name(name, id, "/fs");
+	layer_name(name, id);
 	return report_usage(layers, name,
-			    fs_disk_usage_of_few(layers->fd, name, FEW_ENTRIES, &usage, err),
+			    fs_disk_usage_of_few(layers->dirs.fs.fd, name, FEW_ENTRIES, &usage,
+						 err),
 			    &usage, ret_usage, err);
 }
 
-static const char *layer_path(const struct layers *layers, struct arena *arena, uint64_t id,
-			      const char *part)
+static const char *layer_path(const struct layer_dir *dir, struct arena *arena, uint64_t id)
 {
-	return arena_printf(arena, "%s/%" PRIu64 "/%s", layers->path, id, part);
+	return arena_printf(arena, "%s/%" PRIu64, dir->path, id);
 }
 
 const char *layers_fs_path(const struct layers *layers, struct arena *arena, uint64_t id)
 {
-	return layer_path(layers, arena, id, "fs");
+	return layer_path(&layers->dirs.fs, arena, id);
 }
 
 const char *layers_work_path(const struct layers *layers, struct arena *arena, uint64_t id)
 {
-	return layer_path(layers, arena, id, "work");
+	return layer_path(&layers->dirs.work, arena, id);
 }
 
 const char *layers_empty_path(const struct layers *layers)
@@ -389,9 +397,11 @@ int layers_remove(struct layers *layers, const struct ctx *ctx, uint64_t id, str
 	/* Marked as busy, a cleanup at the same time leaves it to us. */
 	if (!stock_mark(layers->stock, id))
 		return err_sysno(err, ENOMEM, "remove layer %" PRIu64, id);
-	layer_name(name, id, "");
+	layer_name(name, id);
 	CRASH_POINT("remove.before-directory");
-	result = fs_remove_tree(ctx, layers->fd, name, err);
+	result = fs_remove_tree(ctx, layers->dirs.fs.fd, name, err);
+	if (result == 0)
+		result = fs_remove_tree(ctx, layers->dirs.work.fd, name, err);
 	CRASH_POINT("remove.directory-gone");
 	stock_unmark(layers->stock, id);
 	return result;
@@ -423,26 +433,40 @@ static void end_cleanup(struct layers *layers)
 	pthread_cond_signal(&layers->cleaned);
 }
 
-static void note_failure(size_t *n_failed, struct err *first, const struct err *failure)
+/**
+ * struct sweep - one cleanup
+ * @first: why the first of @n_failed could not be removed
+ */
+struct sweep {
+	const struct ctx *ctx;
+	size_t n_removed;
+	size_t n_failed;
+	struct err first;
+};
+
+static void remove_entry(struct sweep *sweep, const struct layer_dir *dir, const char *name)
 {
-	if ((*n_failed)++ == 0)
-		*first = *failure;
+	struct err failure = ERR_INIT;
+
+	if (fs_remove_tree(sweep->ctx, dir->fd, name, &failure) == 0)
+		sweep->n_removed++;
+	else if (sweep->n_failed++ == 0)
+		sweep->first = failure;
 }
 
-static int remove_garbage(struct layers *layers, const struct ctx *ctx, struct err *err)
+static int remove_garbage_of(struct layers *layers, const struct layer_dir *dir,
+			     struct sweep *sweep, struct err *err)
 {
 	CLEANUP(listing_done) struct listing listing = {0};
 	CLEANUP(id_set_done) struct id_set busy = {0};
 	CLEANUP(id_set_done) struct id_set rows = {0};
-	struct err failure = ERR_INIT, first = ERR_INIT;
-	size_t n_failed = 0, n_removed = 0;
 	char name[LAYER_NAME_MAX];
 
 	/*
 	 * The order matters: a directory goes from busy to its row, never back. One that is listed here and
 	 * was about to be put to use stands in the one or the other when these are read, in this order.
 	 */
-	if (list_layers(layers, &listing, err) < 0)
+	if (list_layers(dir, &listing, err) < 0)
 		return -1;
 	if (!stock_copy_busy(layers->stock, &busy))
 		return err_sysno(err, ENOMEM, "list directories in use");
@@ -453,30 +477,35 @@ static int remove_garbage(struct layers *layers, const struct ctx *ctx, struct e
 
 		if (id_set_has(&rows, id) || id_set_has(&busy, id))
 			continue;
-		if (ctx_check(ctx, err) < 0)
+		if (ctx_check(sweep->ctx, err) < 0)
 			return -1;
-		layer_name(name, id, "");
+		layer_name(name, id);
 		CRASH_POINT("cleanup.before-directory");
-		if (fs_remove_tree(ctx, layers->fd, name, &failure) < 0)
-			note_failure(&n_failed, &first, &failure);
-		else
-			n_removed++;
+		remove_entry(sweep, dir, name);
 		CRASH_POINT("cleanup.directory-gone");
 	}
 	for (size_t i = 0; i < listing.n_others; i++) {
-		if (ctx_check(ctx, err) < 0)
+		if (ctx_check(sweep->ctx, err) < 0)
 			return -1;
-		if (fs_remove_tree(ctx, layers->fd, listing.others[i], &failure) < 0)
-			note_failure(&n_failed, &first, &failure);
-		else
-			n_removed++;
+		remove_entry(sweep, dir, listing.others[i]);
 	}
-	if (n_removed)
-		log_event(LOG_DEBUG, "cleaned up", LOG_INT("directories", (int64_t)n_removed));
-	if (n_failed) {
-		*err = first;
-		return err_wrap(err, "%zu of %zu unused directories cannot be removed", n_failed,
-				n_failed + n_removed);
+	return 0;
+}
+
+static int remove_garbage(struct layers *layers, const struct ctx *ctx, struct err *err)
+{
+	struct sweep sweep = {.ctx = ctx, .first = ERR_INIT};
+
+	if (remove_garbage_of(layers, &layers->dirs.fs, &sweep, err) < 0 ||
+	    remove_garbage_of(layers, &layers->dirs.work, &sweep, err) < 0)
+		return -1;
+	if (sweep.n_removed)
+		log_event(LOG_DEBUG, "cleaned up",
+			  LOG_INT("directories", (int64_t)sweep.n_removed));
+	if (sweep.n_failed) {
+		*err = sweep.first;
+		return err_wrap(err, "%zu of %zu unused directories cannot be removed",
+				sweep.n_failed, sweep.n_failed + sweep.n_removed);
 	}
 	return 0;
 }

@@ -33,7 +33,7 @@
 
 /**
  * struct stock - see stock.h
- * @fd: the directory that holds the layers, borrowed; @path: its name
+ * @dirs: borrowed
  * @ordered: one fsync makes everything durable that was done before it (see is_ordered())
  * @lock: guards what is below it
  * @wanted: the maker has something to do; @made: it has done something
@@ -42,8 +42,7 @@
  * @n_rounds: how often the maker has tried; @round_err: what became of the last try
  */
 struct stock {
-	int fd;
-	const char *path;
+	const struct layer_dirs *dirs;
 	bool ordered;
 	struct metastore *store;
 	pthread_t maker;
@@ -106,13 +105,13 @@ static bool is_ordered(int fd)
 	return (unsigned long)fs.f_type == EXT4_SUPER_MAGIC && has_ext4_journal(st.st_dev);
 }
 
-static int sync_dir(struct stock *stock, uint64_t id, const char *part, struct err *err)
+static int sync_layer(const struct layer_dir *dir, uint64_t id, struct err *err)
 {
 	char name[LAYER_NAME_MAX];
 	CLEANUP(close_fd) int fd = -1;
 
-	layer_name(name, id, part);
-	if (fs_open_dir(stock->fd, name, &fd, err) < 0)
+	layer_name(name, id);
+	if (fs_open_dir(dir->fd, name, &fd, err) < 0)
 		return -1;
 	return fs_sync(fd, name, err);
 }
@@ -134,12 +133,15 @@ static bool is_little_dirty(void)
 
 static int sync_each(struct stock *stock, const uint64_t *ids, size_t n, struct err *err)
 {
+	const struct layer_dirs *dirs = stock->dirs;
+
 	for (size_t i = 0; i < n; i++)
-		if (sync_dir(stock, ids[i], "/fs", err) < 0 ||
-		    sync_dir(stock, ids[i], "/work", err) < 0 ||
-		    sync_dir(stock, ids[i], "", err) < 0)
+		if (sync_layer(&dirs->fs, ids[i], err) < 0 ||
+		    sync_layer(&dirs->work, ids[i], err) < 0)
 			return -1;
-	return fs_sync(stock->fd, stock->path, err);
+	if (fs_sync(dirs->work.fd, dirs->work.path, err) < 0)
+		return -1;
+	return fs_sync(dirs->fs.fd, dirs->fs.path, err);
 }
 
 /*
@@ -150,53 +152,52 @@ static int sync_each(struct stock *stock, const uint64_t *ids, size_t n, struct 
 static int sync_batch(struct stock *stock, const uint64_t *ids, size_t n, struct err *err)
 {
 	if (stock->ordered)
-		return sync_dir(stock, ids[n - 1], "", err);
+		return sync_layer(&stock->dirs->fs, ids[n - 1], err);
 	if (n > 1 && is_little_dirty()) {
-		if (syncfs(stock->fd) < 0)
-			return err_sys(err, "sync the file system of '%s'", stock->path);
+		if (syncfs(stock->dirs->fs.fd) < 0)
+			return err_sys(err, "sync the file system of '%s'", stock->dirs->fs.path);
 		return 0;
 	}
 	return sync_each(stock, ids, n, err);
 }
 
-static int make_dir(struct stock *stock, const char *name, mode_t mode, struct err *err)
+static int make_dir(const struct layer_dir *dir, const char *name, mode_t mode, struct err *err)
 {
-	if (mkdirat(stock->fd, name, mode) < 0)
-		return err_sys(err, "make directory '%s/%s'", stock->path, name);
+	if (mkdirat(dir->fd, name, mode) < 0)
+		return err_sys(err, "make directory '%s/%s'", dir->path, name);
 	return 0;
 }
 
+/* The one that is synced for all of them is made last. */
 static int make_layer(struct stock *stock, uint64_t id, struct err *err)
 {
 	char name[LAYER_NAME_MAX];
 
-	layer_name(name, id, "");
-	if (make_dir(stock, name, 0700, err) < 0)
+	layer_name(name, id);
+	if (make_dir(&stock->dirs->work, name, 0711, err) < 0)
 		return -1;
 	CRASH_POINT("spares.directory-made");
-	layer_name(name, id, "/fs");
-	if (make_dir(stock, name, 0755, err) < 0)
-		return -1;
-	layer_name(name, id, "/work");
-	return make_dir(stock, name, 0711, err);
+	return make_dir(&stock->dirs->fs, name, 0755, err);
+}
+
+static void remove_dir(const struct layer_dir *dir, const char *name)
+{
+	struct err err = ERR_INIT;
+
+	if (unlinkat(dir->fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return;
+	err_sys(&err, "remove '%s/%s'", dir->path, name);
+	log_event(LOG_WARN, "a spare directory stays until the next cleanup", LOG_ERR(&err));
 }
 
 /* Removes an empty layer, or what there is of one. Whatever stays is garbage, for the next cleanup. */
 static void remove_spare(struct stock *stock, uint64_t id)
 {
-	static const char *const parts[] = {"/work", "/fs", ""};
 	char name[LAYER_NAME_MAX];
 
-	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-		layer_name(name, id, parts[i]);
-		if (unlinkat(stock->fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT) {
-			struct err err = ERR_INIT;
-
-			err_sys(&err, "remove '%s/%s'", stock->path, name);
-			log_event(LOG_WARN, "a spare directory stays until the next cleanup",
-				  LOG_ERR(&err));
-		}
-	}
+	layer_name(name, id);
+	remove_dir(&stock->dirs->fs, name);
+	remove_dir(&stock->dirs->work, name);
 }
 
 /* --- the maker ----------------------------------------------------------------------------------- */
@@ -297,7 +298,7 @@ int stock_start(struct stock *stock, struct err *err)
 
 /* --- opening and closing ------------------------------------------------------------------------- */
 
-int stock_open(int fd, const char *path, struct metastore *store, struct stock **ret_stock,
+int stock_open(const struct layer_dirs *dirs, struct metastore *store, struct stock **ret_stock,
 	       struct err *err)
 {
 	struct stock *stock = calloc(1, sizeof(*stock));
@@ -305,10 +306,9 @@ int stock_open(int fd, const char *path, struct metastore *store, struct stock *
 
 	if (!stock)
 		return err_sys(err, "keep directories in stock");
-	stock->fd = fd;
-	stock->path = path;
+	stock->dirs = dirs;
 	stock->store = store;
-	stock->ordered = is_ordered(fd);
+	stock->ordered = is_ordered(dirs->fs.fd);
 	pthread_mutex_init(&stock->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

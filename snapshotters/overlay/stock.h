@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "snapshotters/metastore.h"
 #include "snapshotters/overlay/id_set.h"
+#include "snapshotters/overlay/layer_name.h"
 
 /* Enough for the burst of a node's worth of containers starting at once. */
 #define STOCK_SPARES_MAX 64
@@ -22,11 +23,10 @@ struct stock;
 
 /**
  * stock_open() - nothing is made before stock_start()
- * @fd, @path: directory that holds the layers; borrowed until stock_close(). The umask of the process must
- *             leave the bits 0755 alone, as run.c's does.
+ * @dirs: borrowed until stock_close(). The umask of the process must leave the bits 0755 alone, as run.c's does.
  * @store: gives out ids
  */
-ERR_CHECKED int stock_open(int fd, const char *path, struct metastore *store,
+ERR_CHECKED int stock_open(const struct layer_dirs *dirs, struct metastore *store,
 			   struct stock **ret_stock, struct err *err);
 
 /** stock_start() - start the thread */

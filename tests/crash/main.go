@@ -135,36 +135,29 @@ func database(root string, integrity bool) (map[string]row, error) {
 	return rows, nil
 }
 
-// strays lists what lies in snapshots/ without a row and is not an empty spare, and counts the spares.
+// strays lists what lies in snapshots/ and work/ without a row and is not an empty spare, and counts the spares.
 func strays(root string, rows map[string]row) (bad []string, spares int, err error) {
-	dir := filepath.Join(root, "snapshots")
-	e, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, d := range e {
-		if _, ok := rows[d.Name()]; ok {
-			continue
+	unnamed := map[string]bool{}
+	for _, part := range []string{"snapshots", "work"} {
+		dir := filepath.Join(root, part)
+		e, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, 0, err
 		}
-		if _, err := strconv.ParseUint(d.Name(), 10, 63); err != nil || !d.IsDir() {
-			bad = append(bad, d.Name())
-			continue
-		}
-		empty := true
-		sub, _ := os.ReadDir(filepath.Join(dir, d.Name()))
-		for _, s := range sub {
-			in, err := os.ReadDir(filepath.Join(dir, d.Name(), s.Name()))
-			if (s.Name() != "fs" && s.Name() != "work") || err != nil || len(in) != 0 {
-				empty = false
+		for _, d := range e {
+			if _, ok := rows[d.Name()]; ok {
+				continue
 			}
+			in, err := os.ReadDir(filepath.Join(dir, d.Name()))
+			_, number := strconv.ParseUint(d.Name(), 10, 63)
+			if number != nil || err != nil || len(in) != 0 {
+				bad = append(bad, filepath.Join(part, d.Name()))
+				continue
+			}
+			unnamed[d.Name()] = true
 		}
-		if !empty {
-			bad = append(bad, d.Name())
-			continue
-		}
-		spares++
 	}
-	return bad, spares, nil
+	return bad, len(unnamed), nil
 }
 
 // verify compares a daemon that has just started with the model, and learns how the calls that were
@@ -303,19 +296,15 @@ func verify(w *world, d *daemon.Daemon, integrity bool) error {
 			return fmt.Errorf("row %s: %q is of kind %d, listed as %v", id, r.key, r.kind, s.kind)
 		}
 		base := filepath.Join(d.Root, "snapshots", id)
-		need := []string{"fs"}
-		if s.kind == api.KindActive {
-			need = append(need, "work")
-		}
-		for _, sub := range need {
-			if st, err := os.Stat(filepath.Join(base, sub)); err != nil || !st.IsDir() {
-				return fmt.Errorf("%v %q has no directory %s: %v", s.kind, r.key, filepath.Join(base, sub), err)
+		for _, dir := range []string{base, filepath.Join(d.Root, "work", id)} {
+			if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+				return fmt.Errorf("%v %q has no directory %s: %v", s.kind, r.key, dir, err)
 			}
 		}
 		if s.kind != api.KindView && s.dir == "" {
-			s.dir = filepath.Join(base, "fs")
+			s.dir = base
 		}
-		if s.kind != api.KindView && s.dir != filepath.Join(base, "fs") {
+		if s.kind != api.KindView && s.dir != base {
 			return fmt.Errorf("%v %q lies in %s, its row says %s", s.kind, r.key, s.dir, base)
 		}
 	}
@@ -328,7 +317,7 @@ func verify(w *world, d *daemon.Daemon, integrity bool) error {
 	}
 	for _, f := range e {
 		switch f.Name() {
-		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal", "lock", "snapshots", "empty":
+		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal", "lock", "snapshots", "work", "empty":
 		default:
 			return fmt.Errorf("the root holds %q after Cleanup", f.Name())
 		}
@@ -336,7 +325,7 @@ func verify(w *world, d *daemon.Daemon, integrity bool) error {
 	return nil
 }
 
-// noStrays waits until nothing lies in snapshots/ but directories with rows and a few spares: a spare
+// noStrays waits until nothing lies in snapshots/ and work/ but directories with rows and a few spares: a spare
 // may be in the making at the moment of the look.
 func noStrays(root string, rows map[string]row, spareLimit int, limit time.Duration) error {
 	end := time.Now().Add(limit)
@@ -349,7 +338,7 @@ func noStrays(root string, rows map[string]row, spareLimit int, limit time.Durat
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("left in snapshots/ without a row: %v, and %d empty spares (allowed: %d)", bad, spares, spareLimit)
+			return fmt.Errorf("left without a row: %v, and %d empty spares (allowed: %d)", bad, spares, spareLimit)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -238,8 +238,8 @@ func makeUsed(w *world, c daemon.Config, seed int64) error {
 	}
 	// Directories of numbers that are not handed out yet: one with content, as if its row had been lost
 	// with the power, and one half made.
-	for i, sub := range []string{"fs/file", "fs"} {
-		p := filepath.Join(d.Root, "snapshots", strconv.Itoa(900000+i), sub)
+	for i, path := range []string{"snapshots/%d/file", "work/%d"} {
+		p := filepath.Join(d.Root, fmt.Sprintf(path, 900000+i))
 		if err := os.MkdirAll(p, 0755); err != nil {
 			return err
 		}

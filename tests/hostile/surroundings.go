@@ -892,16 +892,16 @@ func hostileTree(dir string) error {
 		if err := os.Symlink(victim, base("1")); err != nil {
 			return err
 		}
-		if err := os.MkdirAll(filepath.Join(base("2"), "fs"), 0755); err != nil {
+		if err := os.MkdirAll(base("2"), 0755); err != nil {
 			return err
 		}
-		if err := os.Symlink(victim, filepath.Join(base("2"), "work")); err != nil {
+		if err := os.Symlink(victim, filepath.Join(c.Root, "work", fmt.Sprintf("%d2", n))); err != nil {
 			return err
 		}
-		if err := os.Symlink(victim, filepath.Join(base("2"), "fs", "link")); err != nil {
+		if err := os.Symlink(victim, filepath.Join(base("2"), "link")); err != nil {
 			return err
 		}
-		if err := os.Symlink("..", filepath.Join(base("2"), "fs", "up")); err != nil {
+		if err := os.Symlink("..", filepath.Join(base("2"), "up")); err != nil {
 			return err
 		}
 		if err := os.WriteFile(base("3"), []byte("a file"), 0644); err != nil {
@@ -910,7 +910,7 @@ func hostileTree(dir string) error {
 		if err := os.MkdirAll(base("x-not-a-number"), 0); err != nil {
 			return err
 		}
-		if err := os.MkdirAll(base("4/fs/a\nb/\xff\xfe"), 0); err != nil {
+		if err := os.MkdirAll(base("4/a\nb/\xff\xfe"), 0); err != nil {
 			return err
 		}
 		// Deeper than a path may be long.
@@ -918,10 +918,10 @@ func hostileTree(dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.MkdirAll(base("5/fs"), 0755); err != nil {
+		if err := os.MkdirAll(base("5"), 0755); err != nil {
 			return err
 		}
-		if err := os.Chdir(base("5/fs")); err != nil {
+		if err := os.Chdir(base("5")); err != nil {
 			return err
 		}
 		defer os.Chdir(cwd)

@@ -23,17 +23,16 @@ def main(arguments):
     connection = sqlite3.connect(database)
     named = {str(row[0]) for row in connection.execute("SELECT id FROM snapshots")}
     connection.close()
-    there = set(os.listdir(os.path.join(root, "snapshots")))
-    for name in sorted(named - there):
-        print("in the database, without a directory: %s" % name)
-    for name in sorted(there - named):
-        print("a directory that the database does not name: %s" % name)
-    for name in sorted(named & there):
-        if not os.path.isdir(os.path.join(root, "snapshots", name, "fs")):
-            print("a snapshot without its files: %s" % name)
-            there.discard(name)
+    matches = True
+    for part in ("snapshots", "work"):
+        there = set(os.listdir(os.path.join(root, part)))
+        for name in sorted(named - there):
+            print("in the database, without a directory: %s/%s" % (part, name))
+        for name in sorted(there - named):
+            print("a directory that the database does not name: %s/%s" % (part, name))
+        matches = matches and named == there
     print("%d snapshots" % len(named))
-    return 1 if named != there else 0
+    return 0 if matches else 1
 
 
 sys.exit(main(sys.argv[1:]))

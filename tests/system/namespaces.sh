@@ -68,7 +68,7 @@ test_removal_in_one_leaves_the_others_image_whole() {
 	ref=$(plain_image apart)
 	pull "$ref" red
 	pull "$ref" blue
-	before=$(find "$plugin_root/snapshots" -path '*/fs/etc/top' -exec grep -l apart {} + | sort)
+	before=$(find "$plugin_root/snapshots" -path '*/etc/top' -exec grep -l apart {} + | sort)
 	equal "$(wc -l <<<"$before")" 2
 	ctr -n red images rm --sync "$ref" >/dev/null
 	wait_until "$soon" one_copy_left
@@ -76,7 +76,7 @@ test_removal_in_one_leaves_the_others_image_whole() {
 }
 
 one_copy_left() {
-	[[ $(find "$plugin_root/snapshots" -path '*/fs/etc/top' -exec grep -l apart {} + | wc -l) -eq 1 ]]
+	[[ $(find "$plugin_root/snapshots" -path '*/etc/top' -exec grep -l apart {} + | wc -l) -eq 1 ]]
 }
 
 test_a_namespace_can_be_emptied_and_removed() {
@@ -91,7 +91,7 @@ test_a_namespace_can_be_emptied_and_removed() {
 }
 
 brief_is_empty() {
-	[[ -z $(snapshots_of brief) ]] && ! grep -qs emptied "$plugin_root"/snapshots/*/fs/etc/top
+	[[ -z $(snapshots_of brief) ]] && ! grep -qs emptied "$plugin_root"/snapshots/*/etc/top
 }
 
 system_main "$@"

@@ -146,7 +146,7 @@ test_plugin_killed_in_a_pull_leaves_nothing_that_stops_the_next() {
 }
 
 some_layers_of_it() {
-	grep -qsx 3 "$plugin_root"/snapshots/*/fs/layer3 || [[ -e $(compgen -G "$plugin_root/snapshots/*/fs/layer3") ]]
+	grep -qsx 3 "$plugin_root"/snapshots/*/layer3 || [[ -e $(compgen -G "$plugin_root/snapshots/*/layer3") ]]
 }
 
 test_containerd_restarts_and_finds_everything() {

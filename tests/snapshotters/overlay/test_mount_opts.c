@@ -80,22 +80,22 @@ static void each_case_has_its_mount(void **state)
 	struct mount_case what;
 
 	what = case_of(SNAPSHOT_ACTIVE, 0);
-	expect(f, &setting, &what, "bind @/snapshots/7/fs rw,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/7 rw,rbind");
 	what = case_of(SNAPSHOT_VIEW, 0);
-	expect(f, &setting, &what, "bind @/snapshots/7/fs ro,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/7 ro,rbind");
 	what = case_of(SNAPSHOT_VIEW, 1);
-	expect(f, &setting, &what, "bind @/snapshots/6/fs ro,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/6 ro,rbind");
 	what = case_of(SNAPSHOT_VIEW, 3);
 	expect(f, &setting, &what,
-	       "overlay overlay lowerdir=@/snapshots/6/fs:@/snapshots/5/fs:@/snapshots/4/fs");
+	       "overlay overlay lowerdir=@/snapshots/6:@/snapshots/5:@/snapshots/4");
 	what = case_of(SNAPSHOT_ACTIVE, 1);
 	expect(f, &setting, &what,
-	       "overlay overlay workdir=@/snapshots/7/work,upperdir=@/snapshots/7/fs,"
-	       "lowerdir=@/snapshots/6/fs");
+	       "overlay overlay workdir=@/work/7,upperdir=@/snapshots/7,"
+	       "lowerdir=@/snapshots/6");
 	what = case_of(SNAPSHOT_ACTIVE, 2);
 	expect(f, &setting, &what,
-	       "overlay overlay workdir=@/snapshots/7/work,upperdir=@/snapshots/7/fs,"
-	       "lowerdir=@/snapshots/6/fs:@/snapshots/5/fs");
+	       "overlay overlay workdir=@/work/7,upperdir=@/snapshots/7,"
+	       "lowerdir=@/snapshots/6:@/snapshots/5");
 }
 
 static void common_options_end_overlay_mounts_alone(void **state)
@@ -108,16 +108,16 @@ static void common_options_end_overlay_mounts_alone(void **state)
 	setting.kernel = (struct kernel_abilities){.index_option = true, .user_xattr = true};
 	what = case_of(SNAPSHOT_ACTIVE, 1);
 	expect(f, &setting, &what,
-	       "overlay overlay workdir=@/snapshots/7/work,upperdir=@/snapshots/7/fs,"
-	       "lowerdir=@/snapshots/6/fs,volatile,userxattr,index=off");
+	       "overlay overlay workdir=@/work/7,upperdir=@/snapshots/7,"
+	       "lowerdir=@/snapshots/6,volatile,userxattr,index=off");
 	what = case_of(SNAPSHOT_VIEW, 2);
 	expect(f, &setting, &what,
 	       "overlay overlay "
-	       "lowerdir=@/snapshots/6/fs:@/snapshots/5/fs,volatile,userxattr,index=off");
+	       "lowerdir=@/snapshots/6:@/snapshots/5,volatile,userxattr,index=off");
 	what = case_of(SNAPSHOT_ACTIVE, 0);
-	expect(f, &setting, &what, "bind @/snapshots/7/fs rw,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/7 rw,rbind");
 	what = case_of(SNAPSHOT_VIEW, 1);
-	expect(f, &setting, &what, "bind @/snapshots/6/fs ro,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/6 ro,rbind");
 }
 
 static void what_the_operator_sets_is_not_set_again(void **state)
@@ -130,7 +130,7 @@ static void what_the_operator_sets_is_not_set_again(void **state)
 	setting.kernel = (struct kernel_abilities){.index_option = true, .user_xattr = true};
 	setting.conf.mount_options = (struct conf_list){index_on, 2};
 	expect(f, &setting, &what,
-	       "overlay overlay lowerdir=@/snapshots/6/fs:@/snapshots/5/fs,index=on,userxattr");
+	       "overlay overlay lowerdir=@/snapshots/6:@/snapshots/5,index=on,userxattr");
 }
 
 static void our_own_options_are_not_the_operators_to_set(void **state)
@@ -163,16 +163,16 @@ static void id_mappings_begin_every_kind_of_mount(void **state)
 	what.remapped = true;
 	expect(f, &setting, &what,
 	       "overlay overlay uidmap=0:100000:65536,gidmap=0:200000:65536,"
-	       "workdir=@/snapshots/7/work,upperdir=@/snapshots/7/fs,lowerdir=@/snapshots/6/fs");
+	       "workdir=@/work/7,upperdir=@/snapshots/7,lowerdir=@/snapshots/6");
 	what.n_parents = 0;
 	expect(f, &setting, &what,
-	       "bind @/snapshots/7/fs uidmap=0:100000:65536,gidmap=0:200000:65536,rw,rbind");
+	       "bind @/snapshots/7 uidmap=0:100000:65536,gidmap=0:200000:65536,rw,rbind");
 	what.kind = SNAPSHOT_VIEW;
 	what.n_parents = 1;
 	expect(f, &setting, &what,
-	       "bind @/snapshots/6/fs uidmap=0:100000:65536,gidmap=0:200000:65536,ro,rbind");
+	       "bind @/snapshots/6 uidmap=0:100000:65536,gidmap=0:200000:65536,ro,rbind");
 	what.remapped = false;
-	expect(f, &setting, &what, "bind @/snapshots/6/fs ro,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/6 ro,rbind");
 }
 
 static void remap_ids_follows_kernel_and_configuration(void **state)
@@ -208,17 +208,17 @@ static void a_rebased_extraction_gets_an_overlay_only_when_switched_on(void **st
 	struct mount_case what = case_of(SNAPSHOT_ACTIVE, 0);
 
 	what.labels = &labels;
-	expect(f, &setting, &what, "bind @/snapshots/7/fs rw,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/7 rw,rbind");
 	setting.conf.rebase = true;
 	expect(f, &setting, &what,
 	       "overlay overlay "
-	       "workdir=@/snapshots/7/work,upperdir=@/snapshots/7/fs,lowerdir=@/empty");
+	       "workdir=@/work/7,upperdir=@/snapshots/7,lowerdir=@/empty");
 	/* The bottom layer has no such label, and a view is never unpacked into. */
 	what.labels = &no_labels;
-	expect(f, &setting, &what, "bind @/snapshots/7/fs rw,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/7 rw,rbind");
 	what.labels = &labels;
 	what.kind = SNAPSHOT_VIEW;
-	expect(f, &setting, &what, "bind @/snapshots/7/fs ro,rbind");
+	expect(f, &setting, &what, "bind @/snapshots/7 ro,rbind");
 }
 
 static void the_128_layers_of_an_image_are_all_named(void **state)
@@ -233,8 +233,8 @@ static void the_128_layers_of_an_image_are_all_named(void **state)
 		ids[i] = 1000 - i;
 	what.parents = ids;
 	text = mounts_text(f, &setting, &what);
-	assert_contains(text, "lowerdir=@/snapshots/1000/fs:@/snapshots/999/fs:");
-	assert_contains(text, ":@/snapshots/874/fs:@/snapshots/873/fs");
+	assert_contains(text, "lowerdir=@/snapshots/1000:@/snapshots/999:");
+	assert_contains(text, ":@/snapshots/874:@/snapshots/873");
 	free(text);
 }
 

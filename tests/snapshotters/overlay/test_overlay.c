@@ -118,8 +118,7 @@ static struct info stat_of(struct fixture *f, const char *key)
 
 static char *fs_path(struct fixture *f, const char *key)
 {
-	return arena_printf(&f->arena, "%s/snapshots/%" PRIu64 "/fs", f->root->path,
-			    stat_of(f, key).id);
+	return arena_printf(&f->arena, "%s/snapshots/%" PRIu64, f->root->path, stat_of(f, key).id);
 }
 
 static const char *option(const struct mount *mount, const char *prefix)

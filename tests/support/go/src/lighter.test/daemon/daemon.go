@@ -376,10 +376,18 @@ func ShouldSkip() string {
 	return ""
 }
 
-// CheckNoOrphans tells whether below root/snapshots lies nothing but what an empty store may keep:
-// a bounded number of spare directories whose fs and work hold nothing.
+// CheckNoOrphans tells whether below root lies nothing but what an empty store may keep: a bounded number of
+// spare layers, whose directories in snapshots and work hold nothing.
 func CheckNoOrphans(root string) error {
-	dir := filepath.Join(root, "snapshots")
+	for _, part := range []string{"snapshots", "work"} {
+		if err := checkSpares(filepath.Join(root, part)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkSpares(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if os.IsNotExist(err) {
 		return nil
@@ -388,21 +396,19 @@ func CheckNoOrphans(root string) error {
 		return err
 	}
 	if len(entries) > MaxSpares {
-		return fmt.Errorf("%d directories are left in an empty store", len(entries))
+		return fmt.Errorf("%d directories are left in an empty store's %s", len(entries), dir)
 	}
 	for _, entry := range entries {
 		if _, err := strconv.ParseUint(entry.Name(), 10, 64); err != nil {
 			return fmt.Errorf("a stranger is left in %s: %s", dir, entry.Name())
 		}
-		for _, sub := range []string{"fs", "work"} {
-			inside, err := os.ReadDir(filepath.Join(dir, entry.Name(), sub))
-			if err != nil && !os.IsNotExist(err) {
-				return err
-			}
-			if len(inside) > 0 {
-				return fmt.Errorf("an empty store still holds %s",
-					filepath.Join(dir, entry.Name(), sub, inside[0].Name()))
-			}
+		inside, err := os.ReadDir(filepath.Join(dir, entry.Name()))
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		if len(inside) > 0 {
+			return fmt.Errorf("an empty store still holds %s",
+				filepath.Join(dir, entry.Name(), inside[0].Name()))
 		}
 	}
 	return nil

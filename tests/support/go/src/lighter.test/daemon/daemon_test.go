@@ -108,27 +108,27 @@ func TestStartTellsHowADaemonEnded(t *testing.T) {
 func TestCheckNoOrphansFindsWhatIsLeft(t *testing.T) {
 	root := t.TempDir()
 	made := func(path string) {
-		if err := os.MkdirAll(filepath.Join(root, "snapshots", path), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	made("1/fs")
-	made("2/work")
+	made("snapshots/1")
+	made("work/2")
 	if err := CheckNoOrphans(root); err != nil {
 		t.Errorf("empty spares: %v", err)
 	}
-	made("2/fs/etc")
+	made("snapshots/2/etc")
 	if err := CheckNoOrphans(root); err == nil {
 		t.Error("a directory with content was overlooked")
 	}
 	os.RemoveAll(filepath.Join(root, "snapshots", "2"))
-	made("new-17")
+	made("work/new-17")
 	if err := CheckNoOrphans(root); err == nil {
 		t.Error("a stranger was overlooked")
 	}
-	os.RemoveAll(filepath.Join(root, "snapshots", "new-17"))
+	os.RemoveAll(filepath.Join(root, "work", "new-17"))
 	for i := 0; i <= MaxSpares; i++ {
-		made(fmt.Sprint(i))
+		made(fmt.Sprint("snapshots/", i))
 	}
 	if err := CheckNoOrphans(root); err == nil {
 		t.Error("too many spares were overlooked")

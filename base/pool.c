@@ -83,17 +83,30 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* Gives @job to an idle worker, if there is one. The lock is held. */
-static bool give(struct pool *pool, struct pool_job *job)
+/*
+ * Takes an idle worker for @job, if there is one, with the lock held. It is woken without the lock, which it needs
+ * first of all; it cannot end before, since it runs @job first.
+ */
+static struct worker *give(struct pool *pool, struct pool_job *job)
 {
 	struct worker *worker = pool->idle;
 
 	if (!worker)
-		return false;
+		return NULL;
 	pool->idle = worker->next_idle;
 	worker->job = job;
-	pthread_cond_signal(&worker->wake);
-	return true;
+	return worker;
+}
+
+static void append(struct pool *pool, struct pool_job *job)
+{
+	job->next = NULL;
+	if (pool->last)
+		pool->last->next = job;
+	else
+		pool->first = job;
+	pool->last = job;
+	pool->n_waiting++;
 }
 
 int pool_new(const char *name, unsigned int n_threads, size_t queue_max, struct pool **ret_pool,
@@ -130,28 +143,36 @@ int pool_new(const char *name, unsigned int n_threads, size_t queue_max, struct 
 
 int pool_submit(struct pool *pool, struct pool_job *job, struct err *err)
 {
-	LOCK_GUARD(&pool->mutex);
-	if (give(pool, job))
-		return 0;
-	if (pool->n_waiting >= pool->queue_max)
+	struct worker *worker;
+	size_t n_waiting;
+	bool taken;
+
+	pthread_mutex_lock(&pool->mutex);
+	worker = give(pool, job);
+	n_waiting = pool->n_waiting;
+	taken = worker || n_waiting < pool->queue_max;
+	if (taken && !worker)
+		append(pool, job);
+	pthread_mutex_unlock(&pool->mutex);
+
+	if (worker)
+		pthread_cond_signal(&worker->wake);
+	if (!taken)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "worker pool '%s': %zu jobs wait already", pool->name,
-			       pool->n_waiting);
-	job->next = NULL;
-	if (pool->last)
-		pool->last->next = job;
-	else
-		pool->first = job;
-	pool->last = job;
-	pool->n_waiting++;
+			       "worker pool '%s': %zu jobs wait already", pool->name, n_waiting);
 	return 0;
 }
 
 bool pool_hand_over(struct pool *pool, struct pool_job *job)
 {
-	LOCK_GUARD(&pool->mutex);
+	struct worker *worker;
 
-	return give(pool, job);
+	pthread_mutex_lock(&pool->mutex);
+	worker = give(pool, job);
+	pthread_mutex_unlock(&pool->mutex);
+	if (worker)
+		pthread_cond_signal(&worker->wake);
+	return worker;
 }
 
 void pool_free(struct pool *pool)

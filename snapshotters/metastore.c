@@ -14,6 +14,8 @@
 #define APPLICATION_ID   0x6c747373
 /* More than there are workers by default: hardly ever does a reader wait for another to be done. */
 #define N_READERS        24
+/* Ids that may be lost at a restart, for not having to note each. */
+#define IDS_AT_A_TIME    1024
 /* What one row of a walk may take: a key, its parent's, and all labels, with room for bookkeeping. */
 #define WALK_ARENA_BYTES (4 * SNAPSHOT_LABELS_MAX_BYTES)
 
@@ -24,7 +26,7 @@ struct metastore {
 
 #define COLUMNS                                                                                    \
 	"s.id, s.key, p.key, s.parent_id, s.kind, s.created_ns, s.updated_ns, s.size_bytes, "      \
-	"s.inodes "
+	"s.inodes, s.labels "
 #define FROM "FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent_id "
 
 /* --- rows ---------------------------------------------------------------------------------------- */
@@ -36,6 +38,44 @@ static int copy_text(struct arena *arena, const char *text, const char **ret_cop
 	if (!copy)
 		return ctx_no_memory(err);
 	*ret_copy = copy;
+	return 0;
+}
+
+/* The text at *@pos, which ends before @end. Return: NULL when it does not. */
+static const char *next_text(const char **pos, const char *end)
+{
+	const char *text = *pos, *nul = memchr(text, '\0', (size_t)(end - text));
+
+	if (!nul)
+		return NULL;
+	*pos = nul + 1;
+	return text;
+}
+
+/* The labels in column @i, as pack_labels() makes them. */
+static int read_labels(struct db_stmt *stmt, int i, struct arena *arena, struct strmap *ret_labels,
+		       struct err *err)
+{
+	size_t size;
+	const void *packed = db_column_blob(stmt, i, &size);
+	const char *pos, *end, *key, *value;
+	struct strmap labels = {0};
+
+	if (!size)
+		return 0;
+	pos = arena_memdup(arena, packed, size);
+	if (!pos)
+		return ctx_no_memory(err);
+	for (end = pos + size; pos < end;) {
+		key = next_text(&pos, end);
+		value = key ? next_text(&pos, end) : NULL;
+		if (!value)
+			return err_set(err, ERR_DATA_LOSS, "labels of snapshot '%s' are damaged",
+				       db_column_text(stmt, 1));
+		if (strmap_append(&labels, arena, key, value, err) < 0)
+			return -1;
+	}
+	*ret_labels = labels;
 	return 0;
 }
 
@@ -53,46 +93,14 @@ static int read_columns(struct db_stmt *stmt, struct arena *arena, struct record
 	};
 
 	if (copy_text(arena, db_column_text(stmt, 1), &record.info.name, err) < 0 ||
-	    copy_text(arena, db_column_text(stmt, 2), &record.info.parent, err) < 0)
+	    copy_text(arena, db_column_text(stmt, 2), &record.info.parent, err) < 0 ||
+	    read_labels(stmt, 9, arena, &record.info.labels, err) < 0)
 		return -1;
 	*ret_record = record;
 	return 0;
 }
 
-/* Adds the label in columns @name and @name + 1 of the row; they come in order. */
-static int read_label(struct db_stmt *stmt, int name, struct arena *arena, struct strmap *labels,
-		      struct err *err)
-{
-	const char *key, *value;
-
-	if (copy_text(arena, db_column_text(stmt, name), &key, err) < 0 ||
-	    copy_text(arena, db_column_text(stmt, name + 1), &value, err) < 0)
-		return -1;
-	return strmap_append(labels, arena, key, value, err);
-}
-
-static int read_labels(struct db_conn *conn, struct arena *arena, uint64_t id,
-		       struct strmap *ret_labels, struct err *err)
-{
-	static const char sql[] =
-		"SELECT name, value FROM labels WHERE snapshot_id = ?1 ORDER BY name";
-	struct strmap labels = {0};
-	struct db_stmt *stmt;
-	int row;
-
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	db_bind_int(stmt, 1, (int64_t)id);
-	while ((row = db_step(stmt, err)) == 1)
-		if (read_label(stmt, 0, arena, &labels, err) < 0)
-			return -1;
-	if (row < 0)
-		return -1;
-	*ret_labels = labels;
-	return 0;
-}
-
-/* Return: 1 with a row of @key, 0 without, -1. Labels are not read. */
+/* Return: 1 with a row of @key, 0 without, -1. */
 static int find(struct db_conn *conn, struct arena *arena, const char *key,
 		struct record *ret_record, struct err *err)
 {
@@ -139,59 +147,44 @@ static int run(struct db_stmt *stmt, struct err *err)
 	return row < 0 ? -1 : 0;
 }
 
-static int insert_labels(struct db_conn *conn, uint64_t id, const struct strmap *labels,
-			 struct err *err)
+static char *add_text(char *to, const char *text)
 {
-	static const char sql[] =
-		"INSERT OR REPLACE INTO labels (snapshot_id, name, value) VALUES (?1, ?2, ?3)";
-	struct db_stmt *stmt;
+	size_t size = strlen(text) + 1;
 
-	if (!labels->n)
-		return 0;
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	for (size_t i = 0; i < labels->n; i++) {
-		if (labels->entries[i].value[0] == '\0')
-			continue;
-		db_bind_int(stmt, 1, (int64_t)id);
-		db_bind_text(stmt, 2, labels->entries[i].key);
-		db_bind_text(stmt, 3, labels->entries[i].value);
-		if (run(stmt, err) < 0)
-			return -1;
+	memcpy(to, text, size);
+	return to + size;
+}
+
+/* Binds @labels, without those that have an empty value, as a blob in @arena. */
+static int bind_labels(struct db_stmt *stmt, int i, struct arena *arena,
+		       const struct strmap *labels, struct err *err)
+{
+	char *packed = NULL, *end;
+	size_t size = 0;
+
+	for (size_t k = 0; k < labels->n; k++)
+		size += strlen(labels->entries[k].key) + strlen(labels->entries[k].value) + 2;
+	if (size) {
+		packed = arena_alloc(arena, size);
+		if (!packed)
+			return ctx_no_memory(err);
 	}
+	end = packed;
+	for (size_t k = 0; k < labels->n; k++) {
+		if (labels->entries[k].value[0] == '\0')
+			continue;
+		end = add_text(end, labels->entries[k].key);
+		end = add_text(end, labels->entries[k].value);
+	}
+	db_bind_blob(stmt, i, packed, (size_t)(end - packed));
 	return 0;
-}
-
-static int delete_labels(struct db_conn *conn, uint64_t id, struct err *err)
-{
-	static const char sql[] = "DELETE FROM labels WHERE snapshot_id = ?1";
-	struct db_stmt *stmt;
-
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	db_bind_int(stmt, 1, (int64_t)id);
-	return run(stmt, err);
-}
-
-static int delete_label(struct db_conn *conn, uint64_t id, const char *name, struct err *err)
-{
-	static const char sql[] = "DELETE FROM labels WHERE snapshot_id = ?1 AND name = ?2";
-	struct db_stmt *stmt;
-
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	db_bind_int(stmt, 1, (int64_t)id);
-	db_bind_text(stmt, 2, name);
-	return run(stmt, err);
 }
 
 /* --- opening ------------------------------------------------------------------------------------- */
 
 static int read_last_id(struct db_conn *conn, void *arg, struct err *err)
 {
-	static const char sql[] = "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name "
-				  "= 'snapshots'), 0), "
-				  "coalesce((SELECT max(id) FROM snapshots), 0))";
+	static const char sql[] = "SELECT last_id FROM ids";
 	uint64_t *last = arg;
 	struct db_stmt *stmt;
 	int row;
@@ -314,8 +307,7 @@ static int read_one(struct db_conn *conn, void *arg, struct err *err)
 {
 	struct get *get = arg;
 
-	if (find_existing(conn, get->arena, get->key, &get->record, err) < 0 ||
-	    read_labels(conn, get->arena, get->record.info.id, &get->record.info.labels, err) < 0)
+	if (find_existing(conn, get->arena, get->key, &get->record, err) < 0)
 		return -1;
 	return get->wants_chain ? read_chain(conn, get, err) : 0;
 }
@@ -382,18 +374,32 @@ static int explain_create(struct db_conn *conn, struct metastore_change *change,
 	return err_set(err, ERR_INTERNAL, "snapshot '%s' cannot be added", row->req->key);
 }
 
+/* After this, and a restart, @id is not given out again. Hardly ever is there anything to change. */
+static int note_id(struct db_conn *conn, uint64_t id, struct err *err)
+{
+	static const char sql[] = "UPDATE ids SET last_id = ?1 + ?2 WHERE last_id < ?1";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	db_bind_int(stmt, 1, (int64_t)id);
+	db_bind_int(stmt, 2, IDS_AT_A_TIME);
+	return run(stmt, err);
+}
+
 /* Most requests keep the rules, and then the one statement is enough to know. */
 static int create_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] =
-		"INSERT INTO snapshots (id, key, parent_id, kind, created_ns, updated_ns) "
-		"SELECT ?1, ?2, ?3, ?4, ?5, ?5 WHERE ?3 IS NULL OR EXISTS "
+		"INSERT INTO snapshots (id, key, parent_id, kind, created_ns, updated_ns, labels) "
+		"SELECT ?1, ?2, ?3, ?4, ?5, ?5, ?8 WHERE ?3 IS NULL OR EXISTS "
 		"(SELECT 1 FROM snapshots WHERE id = ?3 AND key = ?6 AND kind = ?7)";
 	struct metastore_change *change = arg;
 	const struct metastore_new *row = &change->create;
 	struct db_stmt *stmt;
 
-	if (db_prepare(conn, sql, &stmt, err) < 0)
+	if (note_id(conn, row->id, err) < 0 || db_prepare(conn, sql, &stmt, err) < 0 ||
+	    bind_labels(stmt, 8, change->arena, &row->req->labels, err) < 0)
 		return -1;
 	db_bind_int(stmt, 1, (int64_t)row->id);
 	db_bind_text(stmt, 2, row->req->key);
@@ -407,9 +413,7 @@ static int create_row(struct db_conn *conn, void *arg, struct err *err)
 	db_bind_int(stmt, 7, SNAPSHOT_COMMITTED);
 	if (run(stmt, err) < 0)
 		return err->code == ERR_ABORTED ? explain_create(conn, change, err) : -1;
-	if (db_n_changed(conn) == 0)
-		return explain_create(conn, change, err);
-	return insert_labels(conn, row->id, &row->req->labels, err);
+	return db_n_changed(conn) == 0 ? explain_create(conn, change, err) : 0;
 }
 
 static void begin(struct metastore_change *change, struct ctx *ctx, db_write_fn fn)
@@ -523,7 +527,7 @@ static int commit_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] =
 		"UPDATE snapshots SET key = ?2, kind = ?3, parent_id = coalesce(?4, parent_id), "
-		"created_ns = ?5, updated_ns = ?5, size_bytes = ?6, inodes = ?7 "
+		"created_ns = ?5, updated_ns = ?5, size_bytes = ?6, inodes = ?7, labels = ?10 "
 		"WHERE id = ?1 AND key = ?8 AND kind = ?9";
 	struct metastore_change *change = arg;
 	const struct commit_req *req = change->commit.req;
@@ -536,7 +540,8 @@ static int commit_row(struct db_conn *conn, void *arg, struct err *err)
 		if (result != 0)
 			return result;
 	}
-	if (db_prepare(conn, sql, &stmt, err) < 0)
+	if (db_prepare(conn, sql, &stmt, err) < 0 ||
+	    bind_labels(stmt, 10, change->arena, &req->labels, err) < 0)
 		return -1;
 	db_bind_int(stmt, 1, (int64_t)change->commit.id);
 	db_bind_text(stmt, 2, req->name);
@@ -552,11 +557,7 @@ static int commit_row(struct db_conn *conn, void *arg, struct err *err)
 	db_bind_int(stmt, 9, SNAPSHOT_ACTIVE);
 	if (run(stmt, err) < 0)
 		return err->code == ERR_ABORTED ? explain_commit(conn, change, err) : -1;
-	if (db_n_changed(conn) == 0)
-		return explain_commit(conn, change, err);
-	if (delete_labels(conn, change->commit.id, err) < 0)
-		return -1;
-	return insert_labels(conn, change->commit.id, &req->labels, err);
+	return db_n_changed(conn) == 0 ? explain_commit(conn, change, err) : 0;
 }
 
 static void begin_commit(struct ctx *ctx, const struct commit_req *req, uint64_t id,
@@ -606,7 +607,7 @@ static int explain_removal(struct db_conn *conn, struct metastore_change *change
 	return -1;
 }
 
-/* The foreign key keeps what something stands on, and lets the labels go with the row. */
+/* The foreign key keeps what something stands on. */
 static int remove_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "DELETE FROM snapshots WHERE key = ?1 RETURNING id";
@@ -672,25 +673,6 @@ static int check_paths(const struct update_req *req, struct err *err)
 	return 0;
 }
 
-static int replace_labels(struct db_conn *conn, struct metastore_change *change, uint64_t id,
-			  struct err *err)
-{
-	if (delete_labels(conn, id, err) < 0)
-		return -1;
-	return insert_labels(conn, id, &change->update_req->labels, err);
-}
-
-static int change_label(struct db_conn *conn, struct metastore_change *change, uint64_t id,
-			const char *name, struct err *err)
-{
-	const char *value = strmap_get(&change->update_req->labels, name);
-	struct strmap_entry entry = {name, value};
-
-	if (!value || value[0] == '\0')
-		return delete_label(conn, id, name, err);
-	return insert_labels(conn, id, &(struct strmap){&entry, 1, 1}, err);
-}
-
 static bool replaces_all(const struct update_req *req)
 {
 	for (size_t i = 0; i < req->n_paths; i++)
@@ -699,39 +681,52 @@ static bool replaces_all(const struct update_req *req)
 	return req->n_paths == 0;
 }
 
-static int change_labels(struct db_conn *conn, struct metastore_change *change, uint64_t id,
+/* @labels: those that the snapshot has, and is to have. */
+static int change_labels(const struct update_req *req, struct arena *arena, struct strmap *labels,
 			 struct err *err)
 {
-	const struct update_req *req = change->update_req;
-
 	/* All values come from the one request: beside "labels" single ones change nothing more. */
-	if (replaces_all(req))
-		return replace_labels(conn, change, id, err);
-	for (size_t i = 0; i < req->n_paths; i++)
-		if (change_label(conn, change, id, req->paths[i] + strlen(LABEL_PATH), err) < 0)
+	if (replaces_all(req)) {
+		*labels = (struct strmap){0};
+		for (size_t i = 0; i < req->labels.n; i++) {
+			const struct strmap_entry *entry = &req->labels.entries[i];
+
+			if (entry->value[0] != '\0' &&
+			    strmap_append(labels, arena, entry->key, entry->value, err) < 0)
+				return -1;
+		}
+		return 0;
+	}
+	for (size_t i = 0; i < req->n_paths; i++) {
+		const char *name = req->paths[i] + strlen(LABEL_PATH);
+		const char *value = strmap_get(&req->labels, name);
+
+		if (!value || value[0] == '\0')
+			strmap_unset(labels, name);
+		else if (strmap_set(labels, arena, name, value, err) < 0)
 			return -1;
+	}
 	return 0;
 }
 
 static int update_row(struct db_conn *conn, void *arg, struct err *err)
 {
-	static const char sql[] = "UPDATE snapshots SET updated_ns = ?2 WHERE id = ?1";
+	static const char sql[] = "UPDATE snapshots SET updated_ns = ?2, labels = ?3 WHERE id = ?1";
 	struct metastore_change *change = arg;
 	const struct update_req *req = change->update_req;
-	struct record record;
+	struct record record = {0};
 	struct db_stmt *stmt;
 
-	if (find_existing(conn, change->arena, req->name, &record, err) < 0)
+	if (find_existing(conn, change->arena, req->name, &record, err) < 0 ||
+	    change_labels(req, change->arena, &record.info.labels, err) < 0 ||
+	    snapshot_labels_check(&record.info.labels, err) < 0)
 		return -1;
-	if (change_labels(conn, change, record.info.id, err) < 0)
-		return -1;
-	if (db_prepare(conn, sql, &stmt, err) < 0)
+	if (db_prepare(conn, sql, &stmt, err) < 0 ||
+	    bind_labels(stmt, 3, change->arena, &record.info.labels, err) < 0)
 		return -1;
 	db_bind_int(stmt, 1, (int64_t)record.info.id);
 	db_bind_int(stmt, 2, change->now_ns);
-	if (run(stmt, err) < 0 ||
-	    read_labels(conn, change->arena, record.info.id, &record.info.labels, err) < 0 ||
-	    snapshot_labels_check(&record.info.labels, err) < 0)
+	if (run(stmt, err) < 0)
 		return -1;
 	record.info.updated_ns = change->now_ns;
 	change->info = record.info;
@@ -776,49 +771,23 @@ struct walk {
 	void *arg;
 };
 
-/*
- * Two statements side by side, both in order of ids: one look-up of labels per walk rather than per row.
- * @has_label: the label statement stands on a row that has not been used yet.
- */
-static int take_labels(struct db_stmt *stmt, int *has_label, struct arena *arena, struct info *info,
-		       struct err *err)
-{
-	while (*has_label == 1) {
-		uint64_t id = (uint64_t)db_column_int(stmt, 0);
-
-		if (id > info->id)
-			return 0;
-		if (id == info->id && read_label(stmt, 1, arena, &info->labels, err) < 0)
-			return -1;
-		*has_label = db_step(stmt, err);
-	}
-	return *has_label;
-}
-
 static int walk_rows(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "SELECT " COLUMNS FROM "WHERE s.id > ?1 ORDER BY s.id";
-	static const char label_sql[] = "SELECT snapshot_id, name, value FROM labels "
-					"WHERE snapshot_id > ?1 ORDER BY snapshot_id, name";
 	struct walk *walk = arg;
-	struct db_stmt *rows, *labels;
-	int has_row, has_label, result = 0;
+	int has_row, result = 0;
 	struct record record;
+	struct db_stmt *stmt;
 	struct arena arena;
 
-	if (db_prepare(conn, sql, &rows, err) < 0 || db_prepare(conn, label_sql, &labels, err) < 0)
+	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	db_bind_int(rows, 1, (int64_t)walk->after_id);
-	db_bind_int(labels, 1, (int64_t)walk->after_id);
-	has_label = db_step(labels, err);
-	if (has_label < 0)
-		return -1;
+	db_bind_int(stmt, 1, (int64_t)walk->after_id);
 	arena_init(&arena, WALK_ARENA_BYTES);
-	while (result == 0 && (has_row = db_step(rows, err)) != 0) {
+	while (result == 0 && (has_row = db_step(stmt, err)) != 0) {
 		result = -1;
 		if (has_row == 1 && ctx_check(walk->ctx, err) == 0 &&
-		    read_columns(rows, &arena, &record, err) == 0 &&
-		    take_labels(labels, &has_label, &arena, &record.info, err) >= 0)
+		    read_columns(stmt, &arena, &record, err) == 0)
 			result = snapshot_matches(walk->filters, &record.info)
 					 ? walk->fn(walk->arg, &record.info, err)
 					 : 0;

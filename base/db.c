@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,10 +29,18 @@
 #define READER_CACHE "PRAGMA cache_size=-128"
 #define READERS_MAX  32
 
-/* Locks are listed in the order in which they are taken. */
+/*
+ * Locks are listed in the order in which they are taken.
+ *
+ * A reader that nobody uses keeps its read transaction open, so that the next to use it need not begin one (two
+ * locks of the file, and reading pages anew) unless something was committed since. As the WAL cannot start anew
+ * under an open one, they are ended before a checkpoint, and not kept once the WAL is due for one.
+ */
 struct db {
 	char *path;
 	unsigned int n_readers_max;
+	atomic_uint generation; /* counts commits */
+	atomic_bool keeps_reads;
 
 	/* Held over a group's transaction, and by whoever needs that none is under way. */
 	pthread_mutex_t write_lock;
@@ -92,6 +101,7 @@ static int note_wal_frames(void *arg, UNUSED sqlite3 *handle, UNUSED const char 
 	db->wal_frames = n_frames;
 	if (n_frames < db->checkpoint_at - CHECKPOINT_FRAMES)
 		db->checkpoint_at = CHECKPOINT_FRAMES;
+	atomic_store(&db->keeps_reads, n_frames < CHECKPOINT_FRAMES);
 	if (n_frames >= db->checkpoint_at)
 		pthread_cond_signal(&db->checkpoint_wanted);
 	pthread_mutex_unlock(&db->queue_lock);
@@ -330,6 +340,7 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 	pthread_cond_init(&db->reader_free, NULL);
 	db->queue_tail = &db->queue;
 	db->checkpoint_at = CHECKPOINT_FRAMES;
+	atomic_init(&db->keeps_reads, true);
 	db->n_readers_max = options->n_readers;
 	db->path = strdup(options->path);
 	if (!db->path) {
@@ -386,11 +397,32 @@ void db_close(struct db *db)
 
 /* ---- writing ---- */
 
+static int end_read(struct db_conn *conn)
+{
+	struct err ignored = ERR_INIT;
+
+	/* Nothing was changed, so there is nothing that could fail to be kept. */
+	if (conn->reads && !sqlite3_get_autocommit(conn->handle) &&
+	    db_conn_run(conn, commit_sql, &ignored) != SQLITE_OK)
+		return -1;
+	conn->reads = false;
+	return 0;
+}
+
+static void end_idle_reads(struct db *db)
+{
+	LOCK_GUARD(&db->readers_lock);
+	/* One that cannot be ended is closed when it is used next. */
+	for (struct db_conn *conn = db->free_readers; conn; conn = conn->next_free)
+		(void)end_read(conn);
+}
+
 static int checkpoint_passive(struct db *db, struct err *err)
 {
 	int status;
 
 	LOCK_GUARD(&db->checkpoint_lock);
+	end_idle_reads(db);
 	status = sqlite3_wal_checkpoint_v2(db->checkpoint_conn->handle, NULL,
 					   SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 	/* Busy means that readers stand in the way: there will be a next time. */
@@ -405,6 +437,7 @@ static int checkpoint_all(struct db *db, int mode, struct err *err)
 	int status;
 
 	LOCK_GUARD(&db->checkpoint_lock);
+	end_idle_reads(db);
 	status = sqlite3_wal_checkpoint_v2(db->writer->handle, NULL, mode, NULL, NULL);
 	if (status != SQLITE_OK)
 		return db_conn_report(db->writer, status, "checkpoint", err);
@@ -621,8 +654,10 @@ static int try_group(struct db *db, struct db_job *group, struct attempts *attem
 	CRASH_POINT("db.before-commit");
 	status = db_conn_run(db->writer, commit_sql, &err);
 	CRASH_POINT("db.committed");
-	if (status == SQLITE_OK)
+	if (status == SQLITE_OK) {
+		atomic_fetch_add(&db->generation, 1);
 		return 0;
+	}
 	/* The disk is full, and the WAL cannot grow; but what it holds may be moved to make room in it. */
 	if ((status & 0xff) == SQLITE_FULL && !attempts->log_emptied) {
 		attempts->log_emptied = true;
@@ -812,24 +847,38 @@ static void give_reader(struct db *db, struct db_conn *conn, bool keep)
 		db_conn_close(conn);
 }
 
+/* Lets @conn see what is committed by now. */
+static int begin_read(struct db *db, struct db_conn *conn, struct err *err)
+{
+	unsigned int generation = atomic_load(&db->generation);
+
+	if (conn->reads && conn->generation == generation)
+		return 0;
+	if (end_read(conn) < 0)
+		return err_set(err, ERR_INTERNAL, "database '%s': a read cannot be ended",
+			       db->path);
+	if (db_conn_run(conn, begin_read_sql, err) != SQLITE_OK)
+		return -1;
+	conn->reads = true;
+	conn->generation = generation;
+	return 0;
+}
+
 int db_read(struct db *db, db_read_fn fn, void *arg, struct err *err)
 {
 	struct db_conn *conn = take_reader(db, err);
-	struct err ignored = ERR_INIT;
 	int result;
 
 	if (!conn)
 		return -1;
-	if (db_conn_run(conn, begin_read_sql, err) != SQLITE_OK) {
+	if (begin_read(db, conn, err) < 0) {
 		give_reader(db, conn, false);
 		return -1;
 	}
 	result = fn(conn, arg, err);
 	db_conn_reset(conn);
-	/* Nothing was changed, so there is nothing that could fail to be kept. */
 	give_reader(db, conn,
-		    sqlite3_get_autocommit(conn->handle) ||
-			    db_conn_run(conn, commit_sql, &ignored) == SQLITE_OK);
+		    (result == 0 && atomic_load(&db->keeps_reads)) || end_read(conn) == 0);
 	return result;
 }
 

@@ -18,12 +18,15 @@
  * struct db_conn - a connection
  * @path: of the database; borrowed
  * @next_free: for the list of readers that nobody uses
+ * @reads: a read transaction is open; @generation: of the database, when it was begun
  * @used: statements to be reset at the end of the call back
  * @buckets: all statements, by the address of their SQL
  */
 struct db_conn {
 	const char *path;
 	struct db_conn *next_free;
+	bool reads;
+	unsigned int generation;
 	sqlite3 *handle;
 	struct db_stmt *used;
 	struct db_stmt *buckets[DB_STMT_BUCKETS];

@@ -25,6 +25,9 @@
 #define WAL_KEEP_BYTES                                                                             \
 	(WAL_HEADER_BYTES + (CHECKPOINT_FRAMES + 250) * (sqlite3_int64)WAL_FRAME_BYTES)
 
+/* One leads, one tells. */
+#define N_RELIEFS 2
+
 #define WRITER_CACHE "PRAGMA cache_size=-512"
 #define READER_CACHE "PRAGMA cache_size=-128"
 #define READERS_MAX  32
@@ -56,9 +59,9 @@ struct db {
 	struct db_job *queue;
 	struct db_job **queue_tail;
 	bool led; /* some thread is at work on a group, and will see to what is queued meanwhile */
-	bool relief_wanted; /* the lead was handed to the thread that relieves others of it */
-	bool relief_busy; /* it has the lead, or is about to take it */
-	pthread_cond_t relief_called;
+	bool relief_called; /* the lead was handed to whichever relief comes first */
+	unsigned int n_idle_reliefs;
+	pthread_cond_t relief_wanted;
 	int wal_frames;
 	int checkpoint_at; /* frames that wake the checkpointer */
 	bool stopping;
@@ -71,8 +74,8 @@ struct db {
 
 	pthread_t checkpointer;
 	bool checkpointer_runs;
-	pthread_t relief;
-	bool relief_runs;
+	pthread_t reliefs[N_RELIEFS];
+	unsigned int n_reliefs;
 };
 
 static const char begin_write_sql[] = "BEGIN IMMEDIATE";
@@ -314,9 +317,10 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 	if (thread_start(&db->checkpointer, "db-checkpoint", checkpointer_main, db, err) < 0)
 		return -1;
 	db->checkpointer_runs = true;
-	if (thread_start(&db->relief, "db-writer", relief_main, db, err) < 0)
-		return -1;
-	db->relief_runs = true;
+	for (; db->n_reliefs < N_RELIEFS; db->n_reliefs++)
+		if (thread_start(&db->reliefs[db->n_reliefs], "db-writer", relief_main, db, err) <
+		    0)
+			return -1;
 	return 0;
 }
 
@@ -336,7 +340,7 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 	pthread_mutex_init(&db->queue_lock, NULL);
 	pthread_mutex_init(&db->readers_lock, NULL);
 	pthread_cond_init(&db->checkpoint_wanted, NULL);
-	pthread_cond_init(&db->relief_called, NULL);
+	pthread_cond_init(&db->relief_wanted, NULL);
 	pthread_cond_init(&db->reader_free, NULL);
 	db->queue_tail = &db->queue;
 	db->checkpoint_at = CHECKPOINT_FRAMES;
@@ -365,12 +369,12 @@ void db_close(struct db *db)
 	pthread_mutex_lock(&db->queue_lock);
 	db->stopping = true;
 	pthread_cond_signal(&db->checkpoint_wanted);
-	pthread_cond_signal(&db->relief_called);
+	pthread_cond_broadcast(&db->relief_wanted);
 	pthread_mutex_unlock(&db->queue_lock);
 	if (db->checkpointer_runs)
 		pthread_join(db->checkpointer, NULL);
-	if (db->relief_runs)
-		pthread_join(db->relief, NULL);
+	while (db->n_reliefs > 0)
+		pthread_join(db->reliefs[--db->n_reliefs], NULL);
 	while ((conn = db->free_readers)) {
 		db->free_readers = conn->next_free;
 		db_conn_close(conn);
@@ -386,7 +390,7 @@ void db_close(struct db *db)
 	db_conn_close(db->writer);
 	pthread_cond_destroy(&db->reader_free);
 	pthread_cond_destroy(&db->checkpoint_wanted);
-	pthread_cond_destroy(&db->relief_called);
+	pthread_cond_destroy(&db->relief_wanted);
 	pthread_mutex_destroy(&db->readers_lock);
 	pthread_mutex_destroy(&db->queue_lock);
 	pthread_mutex_destroy(&db->checkpoint_lock);
@@ -712,11 +716,10 @@ static enum next_leader next_leader(struct db *db)
 		db->led = false;
 		return LEADER_NONE;
 	}
-	if (db->relief_busy)
+	if (!db->n_idle_reliefs)
 		return LEADER_SAME;
-	db->relief_wanted = true;
-	db->relief_busy = true;
-	pthread_cond_signal(&db->relief_called);
+	db->relief_called = true;
+	pthread_cond_signal(&db->relief_wanted);
 	return LEADER_RELIEF;
 }
 
@@ -736,22 +739,26 @@ void db_lead(struct db *db)
 	} while (next == LEADER_SAME);
 }
 
-/* Callers who lead have answers to wait for, or better things to do, than to lead for others without end. */
+/*
+ * Callers who lead have better things to do than to lead for others without end; and while one thread tells a group,
+ * another commits the next.
+ */
 static void *relief_main(void *arg)
 {
 	struct db *db = arg;
 
 	pthread_mutex_lock(&db->queue_lock);
 	for (;;) {
-		while (!db->relief_wanted && !db->stopping)
-			pthread_cond_wait(&db->relief_called, &db->queue_lock);
-		if (!db->relief_wanted)
+		db->n_idle_reliefs++;
+		while (!db->relief_called && !db->stopping)
+			pthread_cond_wait(&db->relief_wanted, &db->queue_lock);
+		db->n_idle_reliefs--;
+		if (!db->relief_called)
 			break;
-		db->relief_wanted = false;
+		db->relief_called = false;
 		pthread_mutex_unlock(&db->queue_lock);
 		db_lead(db);
 		pthread_mutex_lock(&db->queue_lock);
-		db->relief_busy = false;
 	}
 	pthread_mutex_unlock(&db->queue_lock);
 	return NULL;

@@ -129,7 +129,8 @@ func runRound(o *options, round int, res *results) error {
 		}
 		if got := res.of[step.name]; got != nil {
 			a, b := got[ours][round], got[reference][round]
-			log.Printf("  %-12s %12.1f %12.1f", step.name, a.value, b.value)
+			log.Printf("  %-12s %12.1f %12.1f  p99 %v %v  cpu %v %v", step.name, a.value,
+				b.value, a.p99.Round(10*time.Microsecond), b.p99.Round(10*time.Microsecond), a.cpu, b.cpu)
 		}
 	}
 	return nil

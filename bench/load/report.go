@@ -200,9 +200,8 @@ How it is measured:
   cases and not timed, but for the figure above.
 
 Durability: a call that has returned survives a power cut. containerd's overlay commits each call by itself in
-bbolt, with two fdatasync; it never syncs the directories that it makes: on a file system with a journal the
-fdatasync of the database takes them along, on one without (see below which it is here) it promises less than
-lighter-overlay. lighter-overlay's row is in sqlite's write-ahead log with `+"`synchronous=FULL`"+`, where the calls of
+bbolt, with two fdatasync; it never syncs the directories that it makes, which only last once the file system
+has committed its journal for another reason: there it promises less than lighter-overlay. lighter-overlay's row is in sqlite's write-ahead log with `+"`synchronous=FULL`"+`, where the calls of
 many clients share one fsync, and the directory that it names has been made durable before. Neither has any
 unsafe option set.
 

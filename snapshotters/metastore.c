@@ -15,7 +15,7 @@
 /* More than there are workers by default: hardly ever does a reader wait for another to be done. */
 #define N_READERS        24
 /* What one row of a walk may take: a key, its parent's, and all labels, with room for bookkeeping. */
-#define WALK_ARENA_BYTES (4 * SNAPSHOT_LABELS_MAX_BYTES)
+#define WALK_ARENA_BYTES (4 * LABELS_MAX_BYTES)
 
 struct metastore {
 	struct db *db;
@@ -639,7 +639,7 @@ static int update_row(struct db_conn *conn, void *arg, struct err *err)
 	db_bind_int(stmt, 2, update->now_ns);
 	if (run(stmt, err) < 0 ||
 	    read_labels(conn, update->arena, record.info.id, &record.info.labels, err) < 0 ||
-	    snapshot_labels_check(&record.info.labels, err) < 0)
+	    labels_check(&record.info.labels, err) < 0)
 		return -1;
 	record.info.updated_ns = update->now_ns;
 	update->info = record.info;

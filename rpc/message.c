@@ -46,6 +46,18 @@ Google__Protobuf__Timestamp *message_time(struct arena *arena, int64_t ns)
 	return time;
 }
 
+int64_t message_time_ns(const Google__Protobuf__Timestamp *time)
+{
+	int64_t ns;
+
+	if (!time)
+		return 0;
+	if (__builtin_mul_overflow(time->seconds, (int64_t)NS_PER_S, &ns) ||
+	    __builtin_add_overflow(ns, (int64_t)time->nanos, &ns))
+		return time->seconds < 0 ? INT64_MIN : INT64_MAX;
+	return ns;
+}
+
 /* protobuf-c makes a type of its own for each map; all have the key as first and the value as second field. */
 int message_labels(struct ctx *ctx, const void *entries, size_t n, struct strmap *ret_labels,
 		   struct err *err)

@@ -30,6 +30,9 @@ ERR_CHECKED int message_answer_empty(struct ctx *ctx, ProtobufCMessage **ret_res
 /** message_time() - a Timestamp of nanoseconds since 1970 (may be before), or NULL */
 Google__Protobuf__Timestamp *message_time(struct arena *arena, int64_t ns);
 
+/** message_time_ns() - the other way round; what 64 bits do not hold, the year 1 for one, is the nearest; NULL: 0 */
+int64_t message_time_ns(const Google__Protobuf__Timestamp *time);
+
 /**
  * message_labels() - the entries of a map<string, string>, sorted and within our caps (base/labels.h)
  * @entries: the message's array of pointers to entries of whatever type protobuf-c made for this map

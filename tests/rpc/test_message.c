@@ -50,7 +50,22 @@ static void times_before_1970_count_nanoseconds_forward(void **state)
 		assert_non_null(time);
 		assert_int_equal(time->seconds, cases[i].seconds);
 		assert_int_equal(time->nanos, cases[i].nanos);
+		/* The first second that 64 bits hold is not whole: counted from below it is out of them. */
+		if (cases[i].ns != INT64_MIN)
+			assert_true(message_time_ns(time) == cases[i].ns);
 	}
+}
+
+static void times_out_of_range_are_the_nearest(void **state)
+{
+	Google__Protobuf__Timestamp time = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+
+	(void)state;
+	assert_true(message_time_ns(NULL) == 0);
+	time.seconds = -62135596800; /* Go's zero time */
+	assert_true(message_time_ns(&time) == INT64_MIN);
+	time.seconds = 253402300799;
+	assert_true(message_time_ns(&time) == INT64_MAX);
 }
 
 static void labels_come_back_as_they_were_sent(void **state)
@@ -133,6 +148,7 @@ int main(void)
 #define TEST(fn_) cmocka_unit_test_setup_teardown(fn_, make_ctx, drop_ctx)
 	const struct CMUnitTest tests[] = {
 		TEST(times_before_1970_count_nanoseconds_forward),
+		TEST(times_out_of_range_are_the_nearest),
 		TEST(labels_come_back_as_they_were_sent),
 		TEST(of_labels_given_twice_the_last_counts),
 		TEST(labels_and_paths_beyond_the_caps_are_refused),

@@ -397,7 +397,7 @@ static void reads_take_offset_and_size_as_containerds_own(void **state)
 					  &n_messages),
 				 cases[c].n);
 		assert_int_equal(n_messages, cases[c].n ? 1 : 0);
-		assert_memory_equal(buf, "0123456789" + cases[c].from, (size_t)cases[c].n);
+		assert_memory_equal(buf, &"0123456789"[cases[c].from], (size_t)cases[c].n);
 	}
 }
 

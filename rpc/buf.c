@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "rpc/library_internal.h"
 #include "rpc/server_internal.h"
 
 /* What is kept has this size, and holds what makers of large answers ask for. */
@@ -131,10 +132,12 @@ void rpc_buf_free(struct rpc_buf *buf)
 
 static void let_go(void *buf)
 {
+	TAKE_TAG(buf);
 	rpc_buf_free(buf);
 }
 
 grpc_slice buf_slice(struct rpc_buf *buf, size_t len)
 {
+	GIVE_TAG(buf);
 	return grpc_slice_new_with_user_data(buf->data, len, let_go, buf);
 }

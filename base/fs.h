@@ -29,6 +29,14 @@ ERR_CHECKED int fs_make_dirs(const char *path, mode_t mode, struct err *err);
 ERR_CHECKED int fs_sync(int fd, const char *what, struct err *err);
 
 /**
+ * fs_is_ordered() - does the file system of @fd commit its metadata in the order in which it was changed?
+ *
+ * ext4 with a journal and xfs do: an fsync of what was changed last makes every change of names before it
+ * durable. Elsewhere every directory is to be synced by itself.
+ */
+bool fs_is_ordered(int fd);
+
+/**
  * fs_write_file() - atomically (re)place a file: temporary name, write, fsync, rename, fsync of @dirfd
  * @name: one name, without '/'
  *

@@ -6,14 +6,12 @@
 
 #include "containerd/services/snapshots/v1/snapshots.pb-c.h"
 #include "rpc/client.h"
+#include "rpc/message.h"
 
 #define MSG(name)    Containerd__Services__Snapshots__V1__##name
 #define INIT(name)   CONTAINERD__SERVICES__SNAPSHOTS__V1__##name##__INIT
 #define TYPE(name)   (&containerd__services__snapshots__v1__##name##__descriptor)
-#define EMPTY_TYPE   (&google__protobuf__empty__descriptor)
 #define METHOD(name) "/containerd.services.snapshots.v1.Snapshots/" name
-
-#define NS_PER_S 1000000000
 
 /* One message of a List as decoded, RPC_MAX_MESSAGE_BYTES of the smallest labels at worst. */
 #define LIST_ARENA_BYTES (256u << 20)
@@ -44,29 +42,14 @@ static int call(struct proxy *proxy, struct ctx *ctx, const char *method,
 			       response_type, ret_response, err);
 }
 
-/*
- * The entries of a map<string, string>, in protobuf-c's form: each map has a @type of its own, with the
- * key as first and the value as second field.
- */
 static int encode_labels(struct ctx *ctx, const struct strmap *labels,
 			 const ProtobufCMessageDescriptor *type, void *ret_entries, size_t *ret_n,
 			 struct err *err)
 {
-	ProtobufCMessage **entries = arena_array(ctx->arena, labels->n, sizeof(*entries));
+	void *entries = message_label_entries(ctx->arena, labels, type);
 
 	if (!entries)
 		return ctx_no_memory(err);
-	for (size_t i = 0; i < labels->n; i++) {
-		const struct strmap_entry *label = &labels->entries[i];
-		char *entry = arena_alloc(ctx->arena, type->sizeof_message);
-
-		if (!entry)
-			return ctx_no_memory(err);
-		protobuf_c_message_init(type, entry);
-		memcpy(entry + type->fields[0].offset, &label->key, sizeof(label->key));
-		memcpy(entry + type->fields[1].offset, &label->value, sizeof(label->value));
-		entries[i] = (ProtobufCMessage *)(void *)entry;
-	}
 	memcpy(ret_entries, &entries, sizeof(entries));
 	*ret_n = labels->n;
 	return 0;
@@ -91,19 +74,6 @@ static int decode_mounts(struct ctx *ctx, Containerd__Types__Mount **list, size_
 	return 0;
 }
 
-/* Times beyond what 64 bits of nanoseconds hold, the year 1 among them, become the nearest that they do. */
-static int64_t decode_time(const Google__Protobuf__Timestamp *time)
-{
-	int64_t ns;
-
-	if (!time)
-		return 0;
-	if (__builtin_mul_overflow(time->seconds, (int64_t)NS_PER_S, &ns) ||
-	    __builtin_add_overflow(ns, (int64_t)time->nanos, &ns))
-		return time->seconds < 0 ? INT64_MIN : INT64_MAX;
-	return ns;
-}
-
 static int decode_info(struct arena *arena, const MSG(Info) * msg, struct info *ret_info,
 		       struct err *err)
 {
@@ -117,8 +87,8 @@ static int decode_info(struct arena *arena, const MSG(Info) * msg, struct info *
 	info.kind = SNAPSHOT_COMMITTED;
 	if (msg->kind == (MSG(Kind))SNAPSHOT_VIEW || msg->kind == (MSG(Kind))SNAPSHOT_ACTIVE)
 		info.kind = (enum snapshot_kind)msg->kind;
-	info.created_ns = decode_time(msg->created_at);
-	info.updated_ns = decode_time(msg->updated_at);
+	info.created_ns = message_time_ns(msg->created_at);
+	info.updated_ns = message_time_ns(msg->updated_at);
 	for (size_t i = 0; i < msg->n_labels; i++) {
 		if (strmap_append(&info.labels, arena, msg->labels[i]->key, msg->labels[i]->value,
 				  err) < 0)
@@ -234,7 +204,7 @@ static int proxy_commit(void *self, struct ctx *ctx, const struct commit_req *re
 	if (encode_labels(ctx, &req->labels, TYPE(commit_snapshot_request__labels_entry),
 			  &request.labels, &request.n_labels, err) < 0)
 		return -1;
-	return call(proxy, ctx, METHOD("Commit"), &request.base, EMPTY_TYPE, &answer, err);
+	return call(proxy, ctx, METHOD("Commit"), &request.base, MESSAGE_EMPTY_TYPE, &answer, err);
 }
 
 static int proxy_remove(void *self, struct ctx *ctx, const char *key, struct err *err)
@@ -245,7 +215,7 @@ static int proxy_remove(void *self, struct ctx *ctx, const char *key, struct err
 
 	request.snapshotter = proxy->snapshotter;
 	request.key = (char *)key;
-	return call(proxy, ctx, METHOD("Remove"), &request.base, EMPTY_TYPE, &answer, err);
+	return call(proxy, ctx, METHOD("Remove"), &request.base, MESSAGE_EMPTY_TYPE, &answer, err);
 }
 
 static int proxy_stat(void *self, struct ctx *ctx, const char *key, struct info *ret_info,
@@ -389,7 +359,7 @@ static int proxy_cleanup(void *self, struct ctx *ctx, struct err *err)
 	ProtobufCMessage *answer;
 
 	request.snapshotter = proxy->snapshotter;
-	return call(proxy, ctx, METHOD("Cleanup"), &request.base, EMPTY_TYPE, &answer, err);
+	return call(proxy, ctx, METHOD("Cleanup"), &request.base, MESSAGE_EMPTY_TYPE, &answer, err);
 }
 
 static const struct conf_option options[] = {

@@ -194,3 +194,219 @@ int codec_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data, si
 	*ret_msg = msg;
 	return 0;
 }
+
+/* --- messages in pieces ------------------------------------------------------------------------------ */
+
+/* A position in @n pieces: @off bytes into the first of them, @pos into the message. */
+struct cursor {
+	const struct iovec *piece;
+	size_t n;
+	size_t off;
+	size_t pos;
+};
+
+static void skip_empty(struct cursor *at)
+{
+	while (at->n && at->off == at->piece->iov_len) {
+		at->piece++;
+		at->n--;
+		at->off = 0;
+	}
+}
+
+/* Passes @len bytes, copying them to @to unless that is NULL. Return: false when there are not so many. */
+static bool pass(struct cursor *at, uint8_t *to, uint64_t len)
+{
+	for (;;) {
+		size_t here;
+
+		skip_empty(at);
+		if (!len)
+			return true;
+		if (!at->n)
+			return false;
+		here = at->piece->iov_len - at->off;
+		if (here > len)
+			here = (size_t)len;
+		if (to) {
+			memcpy(to, (const uint8_t *)at->piece->iov_base + at->off, here);
+			to += here;
+		}
+		at->off += here;
+		at->pos += here;
+		len -= here;
+	}
+}
+
+static bool pass_varint(struct cursor *at, uint64_t *ret_value)
+{
+	uint64_t value = 0;
+	uint8_t byte;
+
+	for (unsigned int i = 0; i < VARINT_MAX_BYTES; i++) {
+		if (!pass(at, &byte, 1))
+			return false;
+		value |= (uint64_t)(byte & 0x7f) << (7 * i);
+		if (!(byte & 0x80)) {
+			*ret_value = value;
+			return true;
+		}
+	}
+	return false;
+}
+
+/**
+ * struct found - one field of a message in pieces
+ * @value: where the value of a field of bytes begins
+ */
+struct found {
+	uint64_t key;
+	struct cursor value;
+	uint64_t value_len;
+};
+
+/* Passes one field. Return: false when it is cut off or of an unknown wire type. */
+static bool pass_field(struct cursor *at, struct found *ret_field)
+{
+	struct found field = {0};
+	uint64_t ignored;
+
+	if (!pass_varint(at, &field.key))
+		return false;
+	switch (field.key & 7) {
+	case WIRE_VARINT:
+		if (!pass_varint(at, &ignored))
+			return false;
+		break;
+	case WIRE_64BIT:
+		if (!pass(at, NULL, 8))
+			return false;
+		break;
+	case WIRE_32BIT:
+		if (!pass(at, NULL, 4))
+			return false;
+		break;
+	case WIRE_BYTES:
+		if (!pass_varint(at, &field.value_len))
+			return false;
+		field.value = *at;
+		if (!pass(at, NULL, field.value_len))
+			return false;
+		break;
+	default:
+		return false;
+	}
+	*ret_field = field;
+	return true;
+}
+
+/* The pieces of @len bytes at @at. */
+static int list_pieces(struct cursor at, uint64_t len, struct arena *arena,
+		       struct codec_parts *parts, struct err *err)
+{
+	size_t n = 0;
+
+	parts->bytes = arena_array(arena, at.n, sizeof(*parts->bytes));
+	if (!parts->bytes)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "a message in too many pieces");
+	parts->bytes_len = (size_t)len;
+	while (len) {
+		size_t here = at.piece->iov_len - at.off;
+
+		if (here > len)
+			here = (size_t)len;
+		if (here)
+			parts->bytes[n++] = (struct iovec){
+				.iov_base = (uint8_t *)at.piece->iov_base + at.off,
+				.iov_len = here,
+			};
+		len -= here;
+		at.piece++;
+		at.off = 0;
+	}
+	parts->n_bytes = n;
+	return 0;
+}
+
+/* Copies what lies from @from to @to, which is behind it. Return: where the next bytes go. */
+static uint8_t *copy_between(struct cursor from, const struct cursor *to, uint8_t *out)
+{
+	size_t len = to->pos - from.pos;
+
+	(void)pass(&from, out, len);
+	return out + len;
+}
+
+int codec_split(const struct iovec *pieces, size_t n_pieces, uint32_t field, struct arena *arena,
+		struct codec_parts *ret_parts, struct err *err)
+{
+	const uint64_t key = (uint64_t)field << 3 | WIRE_BYTES;
+	const struct cursor start = {.piece = pieces, .n = n_pieces};
+	struct codec_parts parts = {0};
+	struct found found, wanted = {0};
+	struct cursor at = start, from;
+	size_t len = 0, left_out = 0;
+	uint8_t *out;
+
+	for (size_t i = 0; i < n_pieces; i++)
+		len += pieces[i].iov_len;
+	while (at.pos < len) {
+		from = at;
+		if (!pass_field(&at, &found)) {
+			left_out = 0;
+			wanted.key = 0;
+			break;
+		}
+		if (found.key == key) {
+			wanted = found;
+			left_out += at.pos - from.pos;
+		}
+	}
+
+	parts.rest_len = len - left_out;
+	parts.rest = arena_alloc(arena, parts.rest_len);
+	if (!parts.rest)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+			       "a message of %zu bytes: the call's memory is used up", len);
+	out = parts.rest;
+	at = start;
+	if (!wanted.key)
+		(void)pass(&at, out, len);
+	while (at.pos < len) {
+		from = at;
+		(void)pass_field(&at, &found);
+		if (found.key != key)
+			out = copy_between(from, &at, out);
+	}
+	if (wanted.key && list_pieces(wanted.value, wanted.value_len, arena, &parts, err) < 0)
+		return -1;
+	*ret_parts = parts;
+	return 0;
+}
+
+static size_t put_varint(uint8_t *to, uint64_t value)
+{
+	size_t n = 0;
+
+	for (; value >= 0x80; value >>= 7)
+		to[n++] = (uint8_t)(value | 0x80);
+	to[n++] = (uint8_t)value;
+	return n;
+}
+
+size_t codec_put_bytes_head(uint8_t *to, uint32_t field, size_t len)
+{
+	size_t n = put_varint(to, (uint64_t)field << 3 | WIRE_BYTES);
+
+	return n + put_varint(to + n, len);
+}
+
+size_t codec_put_int64(uint8_t *to, uint32_t field, int64_t value)
+{
+	size_t n;
+
+	if (!value)
+		return 0;
+	n = put_varint(to, (uint64_t)field << 3 | WIRE_VARINT);
+	return n + put_varint(to + n, (uint64_t)value);
+}

@@ -11,7 +11,7 @@
 void library_use(void);
 
 /*
- * What a thread did before it gave gRPC a tag, it did before whoever gets the tag back goes on. gRPC sees to
+ * What a thread did before it gave gRPC a tag (or a buffer), it did before whoever gets it back goes on. gRPC sees to
  * that, but with atomics that ThreadSanitizer does not see: it is told here.
  */
 #ifdef __SANITIZE_THREAD__

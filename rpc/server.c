@@ -100,8 +100,12 @@ int rpc_server_new(const struct rpc_server_options *options, struct rpc_server *
 	struct rpc_server *server = calloc(1, sizeof(*server));
 	pthread_condattr_t attr;
 
-	if (!server)
+	if (server)
+		server->stock = buf_stock_new();
+	if (!server || !server->stock) {
+		free(server);
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for a server");
+	}
 	server->options = *options;
 	set_defaults(&server->options);
 	server->live.prev = &server->live;
@@ -568,6 +572,7 @@ void rpc_server_free(struct rpc_server *server)
 	close_fd(&server->options.listen_fd);
 	pthread_cond_destroy(&server->changed);
 	pthread_mutex_destroy(&server->mutex);
+	buf_stock_unref(server->stock);
 	free(server->methods);
 	free(server);
 }

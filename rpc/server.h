@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "base/ctx.h"
 #include "base/err.h"
@@ -27,6 +28,7 @@
 
 struct rpc_server;
 struct rpc_call;
+struct rpc_buf;
 
 /* containerd's own limit for a message, each way (containerd, defaults.DefaultMaxRecvMsgSize). */
 #define RPC_MAX_MESSAGE_BYTES (16u << 20)
@@ -65,6 +67,10 @@ typedef int (*rpc_later_fn)(void *self, struct rpc_call *call, bool may_wait,
 
 /**
  * struct rpc_stream_ops - a streaming method, as events; any but @open may be NULL
+ * @quick: answer a server stream's request, before anything else and on the poller, where nothing may wait.
+ *        Return: 0: with @ret_buf and @ret_len as for rpc_call_send_buf(), or without, the call is over and
+ *        OK, and all of it leaves at once; 1: not so quickly, go on with open(); -1: the call has failed.
+ *        Only after 1 do others follow.
  * @open: the call has begun. Server streams get their one request here, bidirectional ones NULL.
  * @message: the client sent a message; @msg is gone when this returns. The next one is asked for only then.
  * @half_close: the client sends no more
@@ -76,6 +82,8 @@ typedef int (*rpc_later_fn)(void *self, struct rpc_call *call, bool may_wait,
  * by rpc_call_finish().
  */
 struct rpc_stream_ops {
+	int (*quick)(void *self, struct rpc_call *call, const ProtobufCMessage *request,
+		     struct rpc_buf **ret_buf, size_t *ret_len, struct err *err);
 	int (*open)(void *self, struct rpc_call *call, const ProtobufCMessage *request,
 		    struct err *err);
 	int (*message)(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
@@ -88,6 +96,9 @@ struct rpc_stream_ops {
 /**
  * struct rpc_method - one row of a service's table
  * @name: without the service, "Prepare"
+ * @bytes_field: number of a field of type bytes of the messages of a bidirectional stream that is not decoded
+ *        but left as it came, for rpc_call_bytes(); 0: none
+ * @queue_bytes: high water mark of a stream's queued answers; 0: the server's
  * @unary, @later: for RPC_UNARY, the one or the other; @later is carried through once begun, like RPC_BRIEF
  * @stream: for the others
  */
@@ -95,6 +106,8 @@ struct rpc_method {
 	const char *name;
 	enum rpc_kind kind;
 	unsigned int flags;
+	uint32_t bytes_field;
+	size_t queue_bytes;
 	const ProtobufCMessageDescriptor *request;
 	const ProtobufCMessageDescriptor *response;
 	rpc_unary_fn unary;
@@ -149,6 +162,30 @@ void rpc_call_set_data(struct rpc_call *call, void *data);
  * at all (ERR_RESOURCE_EXHAUSTED).
  */
 ERR_CHECKED int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err *err);
+
+/**
+ * rpc_call_bytes() - the value of the method's @bytes_field in the message at hand
+ *
+ * Inside message() only. Return: @ret_n pieces, which are gone when message() returns.
+ */
+const struct iovec *rpc_call_bytes(const struct rpc_call *call, size_t *ret_n);
+
+/**
+ * rpc_buf_new() - room for an encoded answer of up to @size bytes, for its maker to fill in place
+ *
+ * Large ones come from a small stock and go back there when they have been sent.
+ * Return: NULL when there is no memory.
+ */
+struct rpc_buf *rpc_buf_new(struct rpc_call *call, size_t size);
+uint8_t *rpc_buf_data(struct rpc_buf *buf);
+void rpc_buf_free(struct rpc_buf *buf);
+
+/**
+ * rpc_call_send_buf() - as rpc_call_send(), of a message that is encoded: the first @len bytes of @buf
+ * @buf: taken, also on failure
+ */
+ERR_CHECKED int rpc_call_send_buf(struct rpc_call *call, struct rpc_buf *buf, size_t len,
+				  struct err *err);
 
 /** rpc_call_finish() - end the call with OK once everything queued is sent */
 void rpc_call_finish(struct rpc_call *call);

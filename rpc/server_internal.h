@@ -92,6 +92,9 @@ struct stream {
 	size_t out_bytes;
 	struct out_msg *in_flight;
 	grpc_byte_buffer *received; /* gRPC's while receiving, then the worker's */
+	ProtobufCMessage *request; /* of a server stream, when quick() has seen it */
+	const struct iovec *bytes; /* of the message at hand */
+	size_t n_bytes;
 	void *data;
 };
 
@@ -151,6 +154,7 @@ struct rpc_server {
 	size_t n_methods;
 	struct rpc_tag shutdown_tag;
 	atomic_size_t queued_bytes;
+	struct buf_stock *stock;
 	atomic_bool stopping; /* calls under way are cancelled */
 
 	pthread_mutex_t mutex; /* guards what follows */
@@ -223,6 +227,17 @@ void call_refuse(struct rpc_call *call, const struct err *err);
 
 /** call_answer_error() - end a call, to which nothing has been sent yet, with @err */
 void call_answer_error(struct rpc_call *call, const struct err *err, bool watching);
+
+/* --- buf.c -------------------------------------------------------------------------------------- */
+
+/** buf_stock_new() - of buffers for large answers. Return: NULL when there is no memory. */
+struct buf_stock *buf_stock_new(void);
+
+/** buf_stock_unref() - no more are asked for; buffers on their way outlive it. Accepts NULL. */
+void buf_stock_unref(struct buf_stock *stock);
+
+/** buf_slice() - the first @len bytes of @buf as a slice, which takes @buf */
+grpc_slice buf_slice(struct rpc_buf *buf, size_t len);
 
 /* --- unary.c, stream.c ---------------------------------------------------------------------------- */
 

@@ -29,14 +29,15 @@
 
 static void work(struct pool_job *job);
 
-/* A worker is to look at the call. The lock is held. */
+/* The call is to be looked at, off the poller, which calls this. The lock is held. */
 static void schedule(struct rpc_call *call)
 {
 	if (call->stream.running)
 		return;
 	call->stream.running = true;
 	call_ref(call);
-	call_run(call, work);
+	call->job.run = work;
+	server_serve_soon(call);
 }
 
 /* --- sending --------------------------------------------------------------------------------------- */
@@ -117,21 +118,24 @@ static void pump(struct rpc_call *call)
  * Where a queue is full. Once many clients together have left much unread, each has a small queue only: so
  * those that do read go on being served, and the budget of all is never used up by some.
  */
-static size_t high_water(const struct rpc_server *server)
+static size_t high_water(const struct rpc_call *call)
 {
+	const struct rpc_server *server = call->server;
 	size_t queued = atomic_load_explicit(&server->queued_bytes, memory_order_relaxed);
+	size_t mark = call->method->row->queue_bytes;
 
-	if (queued > QUEUED_BYTES_MAX / CROWDED_DIVISOR &&
-	    server->options.max_queue_bytes > CROWDED_QUEUE_BYTES)
+	if (!mark || mark > server->options.max_queue_bytes)
+		mark = server->options.max_queue_bytes;
+	if (queued > QUEUED_BYTES_MAX / CROWDED_DIVISOR && mark > CROWDED_QUEUE_BYTES)
 		return CROWDED_QUEUE_BYTES;
-	return server->options.max_queue_bytes;
+	return mark;
 }
 
 static void sent(struct rpc_tag *tag, bool ok)
 {
 	struct rpc_call *call = TAG_CALL(tag, send_tag);
 	struct stream *s = &call->stream;
-	size_t low = high_water(call->server) / LOW_WATER_DIVISOR;
+	size_t low = high_water(call) / LOW_WATER_DIVISOR;
 
 	pthread_mutex_lock(&s->mutex);
 	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
@@ -225,7 +229,7 @@ static int on_open(struct rpc_call *call, struct err *err)
 	/* Before open() an error needs no close(). */
 	if (ctx_check(&call->ctx, err) < 0)
 		return -1;
-	if (row->kind == RPC_SERVER_STREAM) {
+	if (row->kind == RPC_SERVER_STREAM && !call->stream.request) {
 		if (!call->payload)
 			return err_set(err, ERR_INVALID_ARGUMENT,
 				       "the call has no request message");
@@ -233,9 +237,10 @@ static int on_open(struct rpc_call *call, struct err *err)
 			return -1;
 		grpc_byte_buffer_destroy(call->payload);
 		call->payload = NULL;
+		call->stream.request = request;
 	}
 	call->stream.opened = true;
-	return row->stream->open(self, call, request, err);
+	return row->stream->open(self, call, call->stream.request, err);
 }
 
 static int on_message(struct rpc_call *call, struct err *err)
@@ -247,10 +252,19 @@ static int on_message(struct rpc_call *call, struct err *err)
 	int r;
 
 	arena_init(&arena, CALL_ARENA_BYTES);
-	r = buffer_unpack(buffer, row->request, &arena, &msg, err);
-	grpc_byte_buffer_destroy(buffer);
+	if (row->bytes_field) {
+		r = buffer_split(buffer, row->request, row->bytes_field, &arena, &msg,
+				 &call->stream.bytes, &call->stream.n_bytes, err);
+	} else {
+		r = buffer_unpack(buffer, row->request, &arena, &msg, err);
+		grpc_byte_buffer_destroy(take_ptr(buffer));
+	}
 	if (r == 0 && row->stream->message)
 		r = row->stream->message(call->method->service->self, call, msg, err);
+	call->stream.bytes = NULL;
+	call->stream.n_bytes = 0;
+	if (buffer)
+		grpc_byte_buffer_destroy(buffer);
 	return r;
 }
 
@@ -307,7 +321,7 @@ static bool step(struct rpc_call *call)
 		call_explain_stop(call, &err);
 		fail(call, &err);
 	}
-	if (row->kind == RPC_BIDI_STREAM && (event == EVENT_OPEN || event == EVENT_MESSAGE))
+	if (row->kind == RPC_BIDI_STREAM && event == EVENT_MESSAGE)
 		receive(call);
 	pump(call);
 	return true;
@@ -361,15 +375,103 @@ static void closed(struct rpc_tag *tag, bool ok)
 	call_unref(call);
 }
 
+static void answered(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, send_tag);
+
+	(void)ok;
+	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&call->server->queued_bytes, call->answer_bytes,
+				  memory_order_relaxed);
+	call_unref(call);
+}
+
+/* One batch: everything goes out in one write. */
+static void answer_at_once(struct rpc_call *call)
+{
+	grpc_op ops[4] = {0};
+	size_t n = 0;
+
+	ops[n++].op = GRPC_OP_SEND_INITIAL_METADATA;
+	if (call->answer) {
+		ops[n].op = GRPC_OP_SEND_MESSAGE;
+		ops[n++].data.send_message.send_message = call->answer;
+	}
+	ops[n].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+	ops[n++].data.send_status_from_server.status = GRPC_STATUS_OK;
+	ops[n].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
+	ops[n++].data.recv_close_on_server.cancelled = &call->closed_by_client;
+	call->send_tag.done = answered;
+	atomic_store_explicit(&call->sending_since_ns, monotonic_ns(), memory_order_relaxed);
+	call_batch(call, ops, n, &call->send_tag);
+}
+
+/* Account for an answer of quick(), and make it what is sent. Takes @buf. */
+static int keep_answer(struct rpc_call *call, struct rpc_buf *buf, size_t len, struct err *err)
+{
+	grpc_slice slice;
+
+	if (!buf)
+		return 0;
+	if (call_reserve(call, 0, len, err) < 0) {
+		rpc_buf_free(buf);
+		return -1;
+	}
+	slice = buf_slice(buf, len);
+	call->answer = grpc_raw_byte_buffer_create(&slice, 1);
+	grpc_slice_unref(slice);
+	call->answer_bytes = len;
+	atomic_store_explicit(&call->bytes_out, len, memory_order_relaxed);
+	return 0;
+}
+
+/* Return: is the call over? Then the caller's reference is gone with it. */
+static bool serve_quickly(struct rpc_call *call)
+{
+	const struct rpc_method *row = call->method->row;
+	struct rpc_buf *buf = NULL;
+	struct err err = ERR_INIT;
+	size_t len = 0;
+	int r;
+
+	if (!row->stream->quick || !call->payload || call->bytes_in > INLINE_MAX_BYTES)
+		return false;
+	r = ctx_check(&call->ctx, &err);
+	if (r == 0)
+		r = buffer_unpack(call->payload, row->request, &call->arena, &call->stream.request,
+				  &err);
+	if (r == 0)
+		r = row->stream->quick(call->method->service->self, call, call->stream.request,
+				       &buf, &len, &err);
+	if (r > 0)
+		return false;
+	if (r == 0)
+		r = keep_answer(call, buf, len, &err);
+	arena_done(&call->arena);
+	if (r == 0) {
+		answer_at_once(call);
+	} else {
+		call_explain_stop(call, &err);
+		call_answer_error(call, &err, false);
+	}
+	call_unref(call);
+	return true;
+}
+
 void stream_begin(struct rpc_call *call)
 {
 	struct stream *s = &call->stream;
 
+	if (serve_quickly(call))
+		return;
 	s->out_tail = &s->out_head;
 	call_watch_close(call, closed);
 	pthread_mutex_lock(&s->mutex);
 	s->events |= EVENT_OPEN;
 	schedule(call);
+	/* The first message is mostly here already: open() and message() then follow one another at once. */
+	if (call->method->row->kind == RPC_BIDI_STREAM)
+		receive(call);
 	pthread_mutex_unlock(&s->mutex);
 }
 
@@ -406,20 +508,24 @@ static int reserve(struct rpc_call *call, size_t cost, struct err *err)
 	return 0;
 }
 
-int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err *err)
+const struct iovec *rpc_call_bytes(const struct rpc_call *call, size_t *ret_n)
+{
+	*ret_n = call->stream.n_bytes;
+	return call->stream.bytes;
+}
+
+/* Queues @buffer of @len encoded bytes, and takes it. */
+static int enqueue(struct rpc_call *call, grpc_byte_buffer *buffer, size_t len, struct err *err)
 {
 	struct stream *s = &call->stream;
 	struct out_msg *out = malloc(sizeof(*out));
 	int r = 0;
 
-	if (!out)
+	if (!out) {
+		grpc_byte_buffer_destroy(buffer);
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for an answer");
-	out->next = NULL;
-	if (buffer_pack(msg, &out->buffer, &out->len, err) < 0) {
-		free(out);
-		return -1;
 	}
-	out->cost = out->len + MSG_OVERHEAD_BYTES;
+	*out = (struct out_msg){.buffer = buffer, .len = len, .cost = len + MSG_OVERHEAD_BYTES};
 
 	LOCK_GUARD(&s->mutex);
 	if (reserve(call, out->cost, err) < 0) {
@@ -429,13 +535,32 @@ int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err
 	}
 	*s->out_tail = out;
 	s->out_tail = &out->next;
-	if (s->out_bytes > high_water(call->server)) {
+	if (s->out_bytes > high_water(call)) {
 		s->want_writable = true;
 		r = 1;
 	}
 	if (!s->in_callback || s->out_bytes >= FLUSH_BYTES)
 		pump(call);
 	return r;
+}
+
+int rpc_call_send(struct rpc_call *call, const ProtobufCMessage *msg, struct err *err)
+{
+	grpc_byte_buffer *buffer;
+	size_t len;
+
+	if (buffer_pack(msg, &buffer, &len, err) < 0)
+		return -1;
+	return enqueue(call, buffer, len, err);
+}
+
+int rpc_call_send_buf(struct rpc_call *call, struct rpc_buf *buf, size_t len, struct err *err)
+{
+	grpc_slice slice = buf_slice(buf, len);
+	grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
+
+	grpc_slice_unref(slice);
+	return enqueue(call, buffer, len, err);
 }
 
 void rpc_call_finish(struct rpc_call *call)

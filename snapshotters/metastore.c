@@ -17,7 +17,7 @@
 /* Ids that may be lost at a restart, for not having to note each. */
 #define IDS_AT_A_TIME    1024
 /* What one row of a walk may take: a key, its parent's, and all labels, with room for bookkeeping. */
-#define WALK_ARENA_BYTES (4 * SNAPSHOT_LABELS_MAX_BYTES)
+#define WALK_ARENA_BYTES (4 * LABELS_MAX_BYTES)
 
 struct metastore {
 	struct db *db;
@@ -719,7 +719,7 @@ static int update_row(struct db_conn *conn, void *arg, struct err *err)
 
 	if (find_existing(conn, change->arena, req->name, &record, err) < 0 ||
 	    change_labels(req, change->arena, &record.info.labels, err) < 0 ||
-	    snapshot_labels_check(&record.info.labels, err) < 0)
+	    labels_check(&record.info.labels, err) < 0)
 		return -1;
 	if (db_prepare(conn, sql, &stmt, err) < 0 ||
 	    bind_labels(stmt, 3, change->arena, &record.info.labels, err) < 0)

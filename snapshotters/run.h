@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The shared main() of the snapshotter daemons: options, configuration, log, lock, socket, signals,
- * readiness, shutdown.
+ * The main() of the snapshotter daemons: rpc/run.h around a snapshotter_ops.
  */
 #ifndef LIGHTER_SNAPSHOTTERS_RUN_H
 #define LIGHTER_SNAPSHOTTERS_RUN_H

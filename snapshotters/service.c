@@ -6,16 +6,14 @@
 
 #include "base/filter.h"
 #include "containerd/services/snapshots/v1/snapshots.pb-c.h"
+#include "rpc/message.h"
 
 #define MSG(name)  Containerd__Services__Snapshots__V1__##name
 #define TYPE(name) (&containerd__services__snapshots__v1__##name##__descriptor)
-#define EMPTY_TYPE (&google__protobuf__empty__descriptor)
-
-#define NS_PER_S 1000000000
 
 /*
  * An answer of List holds at most this many snapshots, as containerd's own do, and so many bytes; one
- * snapshot alone may be larger, its labels being bounded by SNAPSHOT_LABELS_MAX_BYTES, and still below the
+ * snapshot alone may be larger, its labels being bounded by LABELS_MAX_BYTES, and still below the
  * 4 MiB of clients that leave grpc-go's limit as it is. Small, since a client that does not read has one
  * waiting all the time.
  */
@@ -24,9 +22,6 @@
 
 /* LIST_MAX_BYTES of the smallest labels, as the structures that they are encoded from. */
 #define LIST_ARENA_BYTES (64u << 20)
-
-/* How much of a key an error message shows. */
-#define SHOWN_MAX_BYTES 256
 
 /**
  * struct snapshot_service - see service.h
@@ -39,101 +34,24 @@ struct snapshot_service {
 	struct pool_job lead_job;
 };
 
-/* --- decoding ------------------------------------------------------------------------------------- */
-
-/*
- * The entries of a map<string, string>. protobuf-c makes a type of its own for each map; all have the
- * key as first and the value as second field.
- */
-static int decode_labels(struct ctx *ctx, const void *entries, size_t n, struct strmap *ret_labels,
-			 struct err *err)
-{
-	struct strmap labels = {0};
-
-	if (n > SNAPSHOT_LABELS_MAX)
-		return err_set(err, ERR_INVALID_ARGUMENT, "%zu labels are more than %d", n,
-			       SNAPSHOT_LABELS_MAX);
-	for (size_t i = 0; i < n; i++) {
-		const ProtobufCMessage *entry;
-		const char *key, *value;
-
-		memcpy(&entry, (const char *)entries + i * sizeof(entry), sizeof(entry));
-		memcpy(&key, (const char *)entry + entry->descriptor->fields[0].offset,
-		       sizeof(key));
-		memcpy(&value, (const char *)entry + entry->descriptor->fields[1].offset,
-		       sizeof(value));
-		if (strmap_append(&labels, ctx->arena, key, value, err) < 0)
-			return -1;
-	}
-	strmap_sort(&labels);
-	if (snapshot_labels_check(&labels, err) < 0)
-		return -1;
-	*ret_labels = labels;
-	return 0;
-}
-
 /* --- encoding ------------------------------------------------------------------------------------- */
-
-static void *new_message(struct arena *arena, const ProtobufCMessageDescriptor *type)
-{
-	void *msg = arena_alloc(arena, type->sizeof_message);
-
-	if (msg)
-		protobuf_c_message_init(type, msg);
-	return msg;
-}
-
-static int answer_empty(struct ctx *ctx, ProtobufCMessage **ret_response, struct err *err)
-{
-	ProtobufCMessage *response = new_message(ctx->arena, EMPTY_TYPE);
-
-	if (!response)
-		return ctx_no_memory(err);
-	*ret_response = response;
-	return 0;
-}
-
-static Google__Protobuf__Timestamp *encode_time(struct arena *arena, int64_t ns)
-{
-	Google__Protobuf__Timestamp *time =
-		new_message(arena, &google__protobuf__timestamp__descriptor);
-
-	if (!time)
-		return NULL;
-	time->seconds = ns / NS_PER_S;
-	time->nanos = (int32_t)(ns % NS_PER_S);
-	if (time->nanos < 0) {
-		/* Before 1970: nanos count forward all the same. */
-		time->seconds--;
-		time->nanos += NS_PER_S;
-	}
-	return time;
-}
 
 /* Strings are borrowed from @info. */
 static MSG(Info) * encode_info(struct arena *arena, const struct info *info)
 {
-	MSG(Info) *msg = new_message(arena, TYPE(info));
+	MSG(Info) *msg = message_new(arena, TYPE(info));
 
 	if (!msg)
 		return NULL;
 	msg->name = (char *)info->name;
 	msg->parent = (char *)info->parent;
 	msg->kind = (MSG(Kind))info->kind;
-	msg->created_at = encode_time(arena, info->created_ns);
-	msg->updated_at = encode_time(arena, info->updated_ns);
-	msg->labels = arena_array(arena, info->labels.n, sizeof(*msg->labels));
+	msg->created_at = message_time(arena, info->created_ns);
+	msg->updated_at = message_time(arena, info->updated_ns);
+	msg->labels = message_label_entries(arena, &info->labels, TYPE(info__labels_entry));
+	msg->n_labels = info->labels.n;
 	if (!msg->created_at || !msg->updated_at || !msg->labels)
 		return NULL;
-	for (size_t i = 0; i < info->labels.n; i++) {
-		MSG(Info__LabelsEntry) *entry = new_message(arena, TYPE(info__labels_entry));
-
-		if (!entry)
-			return NULL;
-		entry->key = (char *)info->labels.entries[i].key;
-		entry->value = (char *)info->labels.entries[i].value;
-		msg->labels[msg->n_labels++] = entry;
-	}
 	return msg;
 }
 
@@ -147,7 +65,7 @@ static int encode_mounts(struct ctx *ctx, const struct mounts *mounts,
 	for (size_t i = 0; i < mounts->n; i++) {
 		const struct mount *mount = &mounts->items[i];
 
-		list[i] = new_message(ctx->arena, &containerd__types__mount__descriptor);
+		list[i] = message_new(ctx->arena, &containerd__types__mount__descriptor);
 		if (!list[i])
 			return ctx_no_memory(err);
 		list[i]->type = (char *)mount->type;
@@ -164,24 +82,12 @@ static int encode_mounts(struct ctx *ctx, const struct mounts *mounts,
 
 /* --- the unary methods ---------------------------------------------------------------------------- */
 
-/* Says which request failed. The key is cut, so that the cause is not; never inside a UTF-8 sequence. */
-static int failed(const char *what, const char *key, struct err *err)
-{
-	size_t len = strnlen(key, SHOWN_MAX_BYTES + 1);
-
-	if (len <= SHOWN_MAX_BYTES)
-		return err_wrap(err, "%s '%s'", what, key);
-	for (len = SHOWN_MAX_BYTES; len > 0 && ((unsigned char)key[len] & 0xc0) == 0x80;)
-		len--;
-	return err_wrap(err, "%s '%.*s...'", what, (int)len, key);
-}
-
 static int on_mounts(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 		     ProtobufCMessage **ret_response, struct err *err)
 {
 	const struct snapshot_service *service = self;
 	const MSG(MountsRequest) *msg = (const void *)request;
-	MSG(MountsResponse) *response = new_message(ctx->arena, TYPE(mounts_response));
+	MSG(MountsResponse) *response = message_new(ctx->arena, TYPE(mounts_response));
 	struct mounts mounts = {0};
 
 	if (!response)
@@ -189,7 +95,7 @@ static int on_mounts(void *self, struct ctx *ctx, const ProtobufCMessage *reques
 	if (snapshot_key_check(msg->key, "key", err) < 0 ||
 	    service->ops->mounts(service->self, ctx, msg->key, &mounts, err) < 0 ||
 	    encode_mounts(ctx, &mounts, &response->mounts, &response->n_mounts, err) < 0)
-		return failed("mounts", msg->key, err);
+		return message_failed("mounts", msg->key, err);
 	*ret_response = &response->base;
 	return 0;
 }
@@ -199,14 +105,14 @@ static int on_stat(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 {
 	const struct snapshot_service *service = self;
 	const MSG(StatSnapshotRequest) *msg = (const void *)request;
-	MSG(StatSnapshotResponse) *response = new_message(ctx->arena, TYPE(stat_snapshot_response));
+	MSG(StatSnapshotResponse) *response = message_new(ctx->arena, TYPE(stat_snapshot_response));
 	struct info info = {0};
 
 	if (!response)
 		return ctx_no_memory(err);
 	if (snapshot_key_check(msg->key, "key", err) < 0 ||
 	    service->ops->stat(service->self, ctx, msg->key, &info, err) < 0)
-		return failed("stat", msg->key, err);
+		return message_failed("stat", msg->key, err);
 	response->info = encode_info(ctx->arena, &info);
 	if (!response->info)
 		return ctx_no_memory(err);
@@ -214,26 +120,21 @@ static int on_stat(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 	return 0;
 }
 
-static int64_t clamp_i64(uint64_t value)
-{
-	return value > INT64_MAX ? INT64_MAX : (int64_t)value;
-}
-
 static int on_usage(void *self, struct ctx *ctx, const ProtobufCMessage *request,
 		    ProtobufCMessage **ret_response, struct err *err)
 {
 	const struct snapshot_service *service = self;
 	const MSG(UsageRequest) *msg = (const void *)request;
-	MSG(UsageResponse) *response = new_message(ctx->arena, TYPE(usage_response));
+	MSG(UsageResponse) *response = message_new(ctx->arena, TYPE(usage_response));
 	struct usage usage = {0};
 
 	if (!response)
 		return ctx_no_memory(err);
 	if (snapshot_key_check(msg->key, "key", err) < 0 ||
 	    service->ops->usage(service->self, ctx, msg->key, &usage, err) < 0)
-		return failed("usage", msg->key, err);
-	response->size = clamp_i64(usage.size_bytes);
-	response->inodes = clamp_i64(usage.inodes);
+		return message_failed("usage", msg->key, err);
+	response->size = message_int64(usage.size_bytes);
+	response->inodes = message_int64(usage.inodes);
 	*ret_response = &response->base;
 	return 0;
 }
@@ -249,7 +150,7 @@ static int on_cleanup(void *self, struct ctx *ctx, const ProtobufCMessage *reque
 			       service->ops->name);
 	if (service->ops->cleanup(service->self, ctx, err) < 0)
 		return err_wrap(err, "cleanup");
-	return answer_empty(ctx, ret_response, err);
+	return message_answer_empty(ctx, ret_response, err);
 }
 
 /* --- the methods that change something ------------------------------------------------------------ */
@@ -303,7 +204,7 @@ static int answer_mounts(struct snapshot_change *change, ProtobufCMessage **ret_
 
 	if (change->kind == CHANGE_PREPARE) {
 		MSG(PrepareSnapshotResponse) *response =
-			new_message(ctx->arena, TYPE(prepare_snapshot_response));
+			message_new(ctx->arena, TYPE(prepare_snapshot_response));
 
 		if (!response)
 			return ctx_no_memory(err);
@@ -312,7 +213,7 @@ static int answer_mounts(struct snapshot_change *change, ProtobufCMessage **ret_
 				     err);
 	} else {
 		MSG(ViewSnapshotResponse) *response =
-			new_message(ctx->arena, TYPE(view_snapshot_response));
+			message_new(ctx->arena, TYPE(view_snapshot_response));
 
 		if (!response)
 			return ctx_no_memory(err);
@@ -326,7 +227,7 @@ static int answer_info(struct snapshot_change *change, ProtobufCMessage **ret_re
 		       struct err *err)
 {
 	struct arena *arena = change->ctx->arena;
-	MSG(UpdateSnapshotResponse) *response = new_message(arena, TYPE(update_snapshot_response));
+	MSG(UpdateSnapshotResponse) *response = message_new(arena, TYPE(update_snapshot_response));
 
 	if (!response)
 		return ctx_no_memory(err);
@@ -350,8 +251,8 @@ static int answer_change(struct snapshot_change *change, ProtobufCMessage **ret_
 	else if (change->kind == CHANGE_UPDATE)
 		result = answer_info(change, ret_response, err);
 	else
-		result = answer_empty(change->ctx, ret_response, err);
-	return result < 0 ? failed(verb_of(change), key_of(change), err) : 0;
+		result = message_answer_empty(change->ctx, ret_response, err);
+	return result < 0 ? message_failed(verb_of(change), key_of(change), err) : 0;
 }
 
 static void change_done(struct snapshot_change *change)
@@ -467,9 +368,9 @@ static int check_new(struct ctx *ctx, struct snapshot_req *req, const void *labe
 		return -1;
 	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
 		return -1;
-	if (decode_labels(ctx, labels, n_labels, &req->labels, err) < 0)
+	if (message_labels(ctx, labels, n_labels, &req->labels, err) < 0)
 		return -1;
-	snapshot_labels_drop_empty(&req->labels);
+	labels_drop_empty(&req->labels);
 	return 0;
 }
 
@@ -513,9 +414,9 @@ static int check_commit(struct ctx *ctx, const MSG(CommitSnapshotRequest) * msg,
 		return -1;
 	if (req->parent[0] && snapshot_key_check(req->parent, "parent", err) < 0)
 		return -1;
-	if (decode_labels(ctx, msg->labels, msg->n_labels, &req->labels, err) < 0)
+	if (message_labels(ctx, msg->labels, msg->n_labels, &req->labels, err) < 0)
 		return -1;
-	snapshot_labels_drop_empty(&req->labels);
+	labels_drop_empty(&req->labels);
 	return 0;
 }
 
@@ -555,16 +456,9 @@ static int check_update(struct ctx *ctx, const MSG(UpdateSnapshotRequest) * msg,
 			struct update_req *req, struct err *err)
 {
 	if (snapshot_key_check(req->name, "name", err) < 0 ||
-	    decode_labels(ctx, msg->info->labels, msg->info->n_labels, &req->labels, err) < 0)
+	    message_labels(ctx, msg->info->labels, msg->info->n_labels, &req->labels, err) < 0)
 		return -1;
-	if (!msg->update_mask)
-		return 0;
-	if (msg->update_mask->n_paths > SNAPSHOT_LABELS_MAX)
-		return err_set(err, ERR_INVALID_ARGUMENT, "%zu paths in the mask are more than %d",
-			       msg->update_mask->n_paths, SNAPSHOT_LABELS_MAX);
-	req->paths = (const char **)msg->update_mask->paths;
-	req->n_paths = msg->update_mask->n_paths;
-	return 0;
+	return message_paths(msg->update_mask, &req->paths, &req->n_paths, err);
 }
 
 /* Everything else in the request's info is ignored: containerd sends times of the year 1 there. */
@@ -743,8 +637,8 @@ static const struct rpc_method methods[] = {
 	      on_prepare),
 	LATER("View", TYPE(view_snapshot_request), TYPE(view_snapshot_response), on_view),
 	UNARY("Mounts", RPC_INLINE, TYPE(mounts_request), TYPE(mounts_response), on_mounts),
-	LATER("Commit", TYPE(commit_snapshot_request), EMPTY_TYPE, on_commit),
-	LATER("Remove", TYPE(remove_snapshot_request), EMPTY_TYPE, on_remove),
+	LATER("Commit", TYPE(commit_snapshot_request), MESSAGE_EMPTY_TYPE, on_commit),
+	LATER("Remove", TYPE(remove_snapshot_request), MESSAGE_EMPTY_TYPE, on_remove),
 	UNARY("Stat", RPC_INLINE, TYPE(stat_snapshot_request), TYPE(stat_snapshot_response),
 	      on_stat),
 	LATER("Update", TYPE(update_snapshot_request), TYPE(update_snapshot_response), on_update),
@@ -754,7 +648,7 @@ static const struct rpc_method methods[] = {
 	 .response = TYPE(list_snapshots_response),
 	 .stream = &list_ops},
 	UNARY("Usage", 0, TYPE(usage_request), TYPE(usage_response), on_usage),
-	UNARY("Cleanup", 0, TYPE(cleanup_request), EMPTY_TYPE, on_cleanup),
+	UNARY("Cleanup", 0, TYPE(cleanup_request), MESSAGE_EMPTY_TYPE, on_cleanup),
 };
 
 int snapshot_service_new(const struct snapshotter_ops *ops, void *self,

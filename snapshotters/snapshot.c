@@ -33,43 +33,6 @@ const char *snapshot_kind_name(enum snapshot_kind kind)
 	return "unknown";
 }
 
-int snapshot_labels_check(const struct strmap *labels, struct err *err)
-{
-	size_t total = 0;
-
-	if (labels->n > SNAPSHOT_LABELS_MAX)
-		return err_set(err, ERR_INVALID_ARGUMENT, "%zu labels are more than %d", labels->n,
-			       SNAPSHOT_LABELS_MAX);
-	for (size_t i = 0; i < labels->n; i++) {
-		const struct strmap_entry *label = &labels->entries[i];
-		size_t len = strlen(label->key) + strlen(label->value);
-
-		if (len > SNAPSHOT_LABEL_MAX_BYTES)
-			return err_set(err, ERR_INVALID_ARGUMENT,
-				       "label '%.*s': key and value have %zu bytes, more than %d",
-				       shown_len(label->key), label->key, len,
-				       SNAPSHOT_LABEL_MAX_BYTES);
-		total += len;
-		if (total > SNAPSHOT_LABELS_MAX_BYTES)
-			return err_set(err, ERR_INVALID_ARGUMENT,
-				       "label '%.*s': the labels have more than %u bytes together",
-				       shown_len(label->key), label->key,
-				       SNAPSHOT_LABELS_MAX_BYTES);
-	}
-	return 0;
-}
-
-void snapshot_labels_drop_empty(struct strmap *labels)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < labels->n; i++) {
-		if (labels->entries[i].value[0])
-			labels->entries[kept++] = labels->entries[i];
-	}
-	labels->n = kept;
-}
-
 int snapshot_key_check(const char *key, const char *what, struct err *err)
 {
 	if (!key[0])
@@ -78,29 +41,6 @@ int snapshot_key_check(const char *key, const char *what, struct err *err)
 		return err_set(err, ERR_INVALID_ARGUMENT, "%s '%.*s...' has more than %d bytes",
 			       what, shown_len(key), key, SNAPSHOT_KEY_MAX_BYTES);
 	return 0;
-}
-
-/* The key of a label is the rest of the path, joined again: labels.a.b is the label "a.b". */
-static const char *label_field(const struct info *info, const char *const *path, size_t n)
-{
-	char key[SNAPSHOT_LABEL_MAX_BYTES + 1];
-	size_t len = 0;
-
-	if (n == 0)
-		return strmap_get(&info->labels, "");
-	if (n == 1)
-		return strmap_get(&info->labels, path[0]);
-	for (size_t i = 0; i < n; i++) {
-		size_t part_len = strlen(path[i]);
-
-		if (part_len + 1 > sizeof(key) - len)
-			return NULL; /* no label has a key that long */
-		memcpy(key + len, path[i], part_len);
-		len += part_len;
-		key[len++] = '.';
-	}
-	key[len - 1] = '\0';
-	return strmap_get(&info->labels, key);
 }
 
 /* As containerd has it, elements after name, parent and kind mean nothing. */
@@ -115,7 +55,7 @@ static const char *info_field(const void *object, const char *const *path, size_
 	if (strcmp(path[0], "kind") == 0)
 		return snapshot_kind_name(info->kind);
 	if (strcmp(path[0], "labels") == 0)
-		return label_field(info, path + 1, n - 1);
+		return labels_field(&info->labels, path + 1, n - 1);
 	return NULL;
 }
 

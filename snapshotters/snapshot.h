@@ -13,16 +13,14 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "base/filter.h"
+#include "base/labels.h"
 #include "base/strmap.h"
 
 /* Values of containerd.services.snapshots.v1.Kind. */
 enum snapshot_kind { SNAPSHOT_VIEW = 1, SNAPSHOT_ACTIVE = 2, SNAPSHOT_COMMITTED = 3 };
 
-/* Caps on what a client may make us keep. containerd's own limit for key + value of a label is the same. */
-#define SNAPSHOT_KEY_MAX_BYTES    4096
-#define SNAPSHOT_LABEL_MAX_BYTES  4096
-#define SNAPSHOT_LABELS_MAX       4096
-#define SNAPSHOT_LABELS_MAX_BYTES (1u << 20)
+/* Cap on what a client may make us keep; those of labels are in base/labels.h. */
+#define SNAPSHOT_KEY_MAX_BYTES 4096
 
 /* Labels that containerd gives a meaning to (containerd, snapshots/snapshotter.go and unpacker). */
 #define SNAPSHOT_LABEL_REF             "containerd.io/snapshot.ref"
@@ -96,15 +94,6 @@ struct update_req {
 
 /** snapshot_kind_name() - "view", "active", "committed", as filters know them */
 const char *snapshot_kind_name(enum snapshot_kind kind);
-
-/**
- * snapshot_labels_check() - are these labels within our caps?
- * Return: 0, or -1 with ERR_INVALID_ARGUMENT naming the label.
- */
-ERR_CHECKED int snapshot_labels_check(const struct strmap *labels, struct err *err);
-
-/** snapshot_labels_drop_empty() - remove the entries of a sorted map that have an empty value */
-void snapshot_labels_drop_empty(struct strmap *labels);
 
 /** snapshot_key_check() - is it a usable key? @what ("key", "name", "parent") names it in the error */
 ERR_CHECKED int snapshot_key_check(const char *key, const char *what, struct err *err);

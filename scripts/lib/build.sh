@@ -10,7 +10,9 @@ build_dir() {
 
 # build_daemon PRESET NAME: the path of lighter-NAME
 build_daemon() {
-	printf '%s/snapshotters/%s/lighter-%s' "$(build_dir "$1")" "$2" "$2"
+	local dir=snapshotters/$2
+	[[ $2 != content ]] || dir=content
+	printf '%s/%s/lighter-%s' "$(build_dir "$1")" "$dir" "$2"
 }
 
 # build_as_owner COMMAND...: run as the user whose source tree it is, so that `sudo scripts/…` leaves no

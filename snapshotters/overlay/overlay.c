@@ -243,7 +243,7 @@ static int walk_labelled(void *arg, const struct info *info, struct err *err)
 	struct arena arena;
 	int result = -1;
 
-	arena_init(&arena, 2 * SNAPSHOT_LABELS_MAX_BYTES);
+	arena_init(&arena, 2 * LABELS_MAX_BYTES);
 	labelled.labels = (struct strmap){0};
 	for (size_t i = 0; i < info->labels.n; i++)
 		if (strmap_append(&labelled.labels, &arena, info->labels.entries[i].key,

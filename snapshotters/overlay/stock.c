@@ -4,14 +4,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,7 +31,7 @@
 /**
  * struct stock - see stock.h
  * @dirs: borrowed
- * @ordered: one fsync makes everything durable that was done before it (see is_ordered())
+ * @ordered: one fsync makes everything durable that was done before it (see fs_is_ordered())
  * @lock: guards what is below it
  * @wanted: the maker has something to do; @made: it has done something
  * @spares: a stack of ids ready to be taken
@@ -61,49 +58,6 @@ struct stock {
 };
 
 /* --- making directories durable ------------------------------------------------------------------ */
-
-/* Has the ext4 on @dev a journal? jbd2 shows each of its journals as /proc/fs/jbd2/<disk>-<inode>. */
-static bool has_ext4_journal(dev_t dev)
-{
-	char link[64], target[512];
-	const char *disk;
-	ssize_t len;
-	CLEANUP(close_dir) DIR *dir = NULL;
-	struct dirent *entry;
-
-	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", major(dev), minor(dev));
-	len = readlink(link, target, sizeof(target) - 1);
-	dir = opendir("/proc/fs/jbd2");
-	if (len < 0 || !dir)
-		return false;
-	target[len] = '\0';
-	disk = strrchr(target, '/');
-	disk = disk ? disk + 1 : target;
-	while ((entry = readdir(dir))) {
-		size_t n = strlen(disk);
-
-		if (strncmp(entry->d_name, disk, n) == 0 && entry->d_name[n] == '-')
-			return true;
-	}
-	return false;
-}
-
-/*
- * ext4 and xfs commit their metadata in the order in which it was changed: an fsync of the directory that
- * was changed last covers every mkdir before it (kernel, Documentation/filesystems/ext4/journal.rst;
- * xfs-delayed-logging-design.rst). Elsewhere every directory is synced by itself.
- */
-static bool is_ordered(int fd)
-{
-	struct statfs fs;
-	struct stat st;
-
-	if (fstatfs(fd, &fs) < 0 || fstat(fd, &st) < 0)
-		return false;
-	if ((unsigned long)fs.f_type == XFS_SUPER_MAGIC)
-		return true;
-	return (unsigned long)fs.f_type == EXT4_SUPER_MAGIC && has_ext4_journal(st.st_dev);
-}
 
 static int sync_layer(const struct layer_dir *dir, uint64_t id, struct err *err)
 {
@@ -308,7 +262,7 @@ int stock_open(const struct layer_dirs *dirs, struct metastore *store, struct st
 		return err_sys(err, "keep directories in stock");
 	stock->dirs = dirs;
 	stock->store = store;
-	stock->ordered = is_ordered(dirs->fs.fd);
+	stock->ordered = fs_is_ordered(dirs->fs.fd);
 	pthread_mutex_init(&stock->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -903,7 +903,7 @@ static void update_refuses_other_fields_and_changes_nothing(void **state)
 static void labels_stay_bounded_over_many_updates(void **state)
 {
 	struct fixture *fx = *state;
-	size_t n_max = SNAPSHOT_LABELS_MAX_BYTES / 4000 + 1;
+	size_t n_max = LABELS_MAX_BYTES / 4000 + 1;
 	enum err_code code = ERR_OK;
 	char value[4000 + 1];
 	struct info info;

@@ -18,42 +18,49 @@ check() {
 	mode=$(stat -c %a "$tmp$2")
 	test "$mode" = "$1" || { echo "$2 has mode $mode, not $1"; exit 1; }
 }
-check 755 "$prefix/bin/lighter-overlay"
-check 644 "$prefix/lib/systemd/system/lighter-overlay.service"
-check 644 "$prefix/lib/systemd/system/lighter-overlay.socket"
-check 644 "$prefix/share/doc/lighter/examples/overlay.toml"
-check 644 "$prefix/share/man/man8/lighter-overlay.8"
-check 644 "$prefix/share/man/man5/lighter-overlay.toml.5"
+# check_daemon NAME OPTION: what belongs to lighter-NAME; OPTION is a line of its example, uncommented
+check_daemon() {
+	check 755 "$prefix/bin/lighter-$1"
+	check 644 "$prefix/lib/systemd/system/lighter-$1.service"
+	check 644 "$prefix/lib/systemd/system/lighter-$1.socket"
+	check 644 "$prefix/share/doc/lighter/examples/$1.toml"
+	check 644 "$prefix/share/man/man8/lighter-$1.8"
+	check 644 "$prefix/share/man/man5/lighter-$1.toml.5"
 
-daemon=$tmp$prefix/bin/lighter-overlay
-example=$tmp$prefix/share/doc/lighter/examples/overlay.toml
-unit=$tmp$prefix/lib/systemd/system/lighter-overlay.service
+	daemon=$tmp$prefix/bin/lighter-$1
+	example=$tmp$prefix/share/doc/lighter/examples/$1.toml
+	unit=$tmp$prefix/lib/systemd/system/lighter-$1.service
 
-"$daemon" --print-config | diff -u "$example" -
-"$daemon" --check --config "$example"
-# Uncommented, too: every default is a value that is accepted.
-sed 's/^#\([a-z]\)/\1/' "$example" > "$tmp/all.toml"
-grep -q '^sync_remove = false$' "$tmp/all.toml"
-"$daemon" --check --config "$tmp/all.toml"
+	"$daemon" --print-config | diff -u "$example" -
+	"$daemon" --check --config "$example"
+	# Uncommented, too: every default is a value that is accepted.
+	sed 's/^#\([a-z]\)/\1/' "$example" > "$tmp/all.toml"
+	grep -q "^$2\$" "$tmp/all.toml"
+	"$daemon" --check --config "$tmp/all.toml"
 
-command=$(sed -n 's/^ExecStart=//p' "$unit")
-test -x "$tmp$command" || { echo "ExecStart=$command was not installed"; exit 1; }
-if grep -q '[^ ]@[A-Z_]*@' "$unit"; then
-	echo "$unit was not configured"
-	exit 1
-fi
-address=$(sed -n 's/^ListenStream=//p' "${unit%.service}.socket")
-grep -q "^#address = \"$address\"\$" "$example" || {
-	echo "the socket unit listens on $address, which is not the default"
-	exit 1
+	command=$(sed -n 's/^ExecStart=//p' "$unit")
+	test -x "$tmp$command" || { echo "ExecStart=$command was not installed"; exit 1; }
+	if grep -q '[^ ]@[A-Z_]*@' "$unit"; then
+		echo "$unit was not configured"
+		exit 1
+	fi
+	address=$(sed -n 's/^ListenStream=//p' "${unit%.service}.socket")
+	grep -q "^#address = \"$address\"\$" "$example" || {
+		echo "the socket unit listens on $address, which is not the default"
+		exit 1
+	}
 }
+check_daemon overlay 'sync_remove = false'
+check_daemon content 'adopt = true'
 
 if ! command -v systemd-analyze > /dev/null; then
 	echo "systemd-analyze is not installed: the units' form was not checked"
 	exit 0
 fi
 # Names of other units, and the manual pages, are looked up on this machine, where they need not be.
-if systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2> "$tmp/verify"; then :; fi
-grep -e lighter "$tmp/verify" | grep -v -e 'is not executable: No such file' > "$tmp/wrong" || true
-cat "$tmp/wrong"
-test ! -s "$tmp/wrong"
+for unit in "$tmp$prefix"/lib/systemd/system/lighter-*.service; do
+	if systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2> "$tmp/verify"; then :; fi
+	grep -e lighter "$tmp/verify" | grep -v -e 'is not executable: No such file' > "$tmp/wrong" || true
+	cat "$tmp/wrong"
+	test ! -s "$tmp/wrong" || exit 1
+done

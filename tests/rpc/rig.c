@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "rpc/codec.h"
 #include "rpc/server_internal.h"
 
 /* --- the service ----------------------------------------------------------------------------------- */
@@ -217,6 +218,116 @@ static int chat_half_close(void *self, struct rpc_call *call, struct err *err)
 	return 0;
 }
 
+/*
+ * Pieces: the bytes of a message come back as its sender's would, all in one, with the number of pieces that
+ * they came in; what else there was comes back too.
+ */
+static int pieces_message(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
+			  struct err *err)
+{
+	const Note *note = (const Note *)msg;
+	Note answer = LIGHTER__TEST__NOTE__INIT;
+	const struct iovec *pieces;
+	uint8_t *to;
+	size_t n;
+
+	(void)self;
+	pieces = rpc_call_bytes(call, &n);
+	if (note->data.len)
+		return err_set(err, ERR_INTERNAL, "the bytes were decoded");
+	for (size_t i = 0; i < n; i++)
+		answer.data.len += pieces[i].iov_len;
+	answer.data.data = malloc(answer.data.len + 1);
+	if (!answer.data.data)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory");
+	to = answer.data.data;
+	for (size_t i = 0; i < n; i++)
+		to = (uint8_t *)mempcpy(to, pieces[i].iov_base, pieces[i].iov_len);
+	answer.text = note->text;
+	answer.number = (int64_t)n;
+	n = (size_t)rpc_call_send(call, &answer.base, err);
+	free(answer.data.data);
+	return (int)n < 0 ? -1 : 0;
+}
+
+static int pieces_half_close(void *self, struct rpc_call *call, struct err *err)
+{
+	(void)self;
+	(void)err;
+	rpc_call_finish(call);
+	return 0;
+}
+
+/* A message of @size zeros, put together by hand. */
+static int zeros(struct rpc_call *call, size_t size, struct rpc_buf **ret_buf, size_t *ret_len,
+		 struct err *err)
+{
+	struct rpc_buf *buf = rpc_buf_new(call, size + CODEC_BYTES_HEAD_MAX);
+	size_t head;
+
+	if (!buf)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory");
+	head = codec_put_bytes_head(rpc_buf_data(buf), 2, size);
+	memset(rpc_buf_data(buf) + head, 0, size);
+	*ret_buf = buf;
+	*ret_len = head + size;
+	return 0;
+}
+
+/* Quick: "none", "fail", or a message of @size zeros; "slowly" is left to open(), which sends @number of them. */
+static int quick(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
+		 struct rpc_buf **ret_buf, size_t *ret_len, struct err *err)
+{
+	const Note *request = (const Note *)msg;
+
+	(void)self;
+	if (strcmp(request->text, "none") == 0)
+		return 0;
+	if (strcmp(request->text, "fail") == 0)
+		return err_set(err, ERR_ABORTED, "as you wish");
+	if (strcmp(request->text, "slowly") == 0)
+		return 1;
+	return zeros(call, (size_t)request->size, ret_buf, ret_len, err);
+}
+
+static int quick_open(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
+		      struct err *err)
+{
+	const Note *request = (const Note *)msg;
+	struct rig *rig = self;
+	struct rpc_buf *buf;
+	size_t len;
+
+	atomic_fetch_add(&rig->n_opened, 1);
+	for (int64_t i = 0; i < request->number; i++) {
+		if (zeros(call, (size_t)request->size, &buf, &len, err) < 0 ||
+		    rpc_call_send_buf(call, buf, len, err) < 0)
+			return -1;
+	}
+	rpc_call_finish(call);
+	return 0;
+}
+
+/* Narrow: sends until it is told to wait, and ends. */
+static int narrow_open(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
+		       struct err *err)
+{
+	Note note = LIGHTER__TEST__NOTE__INIT;
+	struct rig *rig = self;
+	int r = 0;
+
+	atomic_fetch_add(&rig->n_opened, 1);
+	note.size = ((const Note *)msg)->size;
+	note.data.len = (size_t)note.size;
+	note.data.data = arena_zalloc(rpc_call_ctx(call)->arena, note.data.len);
+	while (r == 0) {
+		r = rpc_call_send(call, &note.base, err);
+		note.number++;
+	}
+	rpc_call_finish(call);
+	return r < 0 ? -1 : 0;
+}
+
 static const struct rpc_stream_ops count_ops = {.open = count_open,
 						.writable = count_on,
 						.close = close_};
@@ -225,6 +336,14 @@ static const struct rpc_stream_ops chat_ops = {.open = chat_open,
 					       .message = chat_message,
 					       .half_close = chat_half_close,
 					       .close = close_};
+static const struct rpc_stream_ops pieces_ops = {.open = chat_open,
+						 .message = pieces_message,
+						 .half_close = pieces_half_close,
+						 .close = close_};
+static const struct rpc_stream_ops quick_ops = {.quick = quick,
+						.open = quick_open,
+						.close = close_};
+static const struct rpc_stream_ops narrow_ops = {.open = narrow_open, .close = close_};
 static const struct rpc_stream_ops hold_ops = {.open = chat_open, .close = close_};
 
 #define TYPES                                                                                      \
@@ -240,6 +359,13 @@ static const struct rpc_method methods[] = {
 	{.name = "Count", .kind = RPC_SERVER_STREAM, TYPES, .stream = &count_ops},
 	{.name = "Flood", .kind = RPC_SERVER_STREAM, TYPES, .stream = &flood_ops},
 	{.name = "Chat", .kind = RPC_BIDI_STREAM, TYPES, .stream = &chat_ops},
+	{.name = "Pieces", .kind = RPC_BIDI_STREAM, .bytes_field = 2, TYPES, .stream = &pieces_ops},
+	{.name = "Quick", .kind = RPC_SERVER_STREAM, TYPES, .stream = &quick_ops},
+	{.name = "Narrow",
+	 .kind = RPC_SERVER_STREAM,
+	 .queue_bytes = 10000,
+	 TYPES,
+	 .stream = &narrow_ops},
 	{.name = "Hold", .kind = RPC_BIDI_STREAM, TYPES, .stream = &hold_ops},
 };
 

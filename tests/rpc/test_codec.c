@@ -176,6 +176,121 @@ static void stays_within_the_arena(void **state)
 	arena_done(&arena);
 }
 
+/* --- in pieces ---------------------------------------------------------------------------------------- */
+
+static void assert_split(const uint8_t *data, size_t len, const uint8_t *rest, size_t rest_len,
+			 const uint8_t *bytes, size_t bytes_len)
+{
+	/* However it is cut in three, empty pieces among them. */
+	for (size_t i = 0; i <= len; i++)
+		for (size_t k = i; k <= len; k++) {
+			const struct iovec pieces[] = {
+				{(void *)data, i},
+				{(void *)(data + i), k - i},
+				{(void *)(data + k), len - k},
+			};
+			struct codec_parts parts;
+			struct arena arena;
+			struct err err;
+			size_t at = 0;
+
+			arena_init(&arena, 1 << 20);
+			assert_ok(codec_split(pieces, 3, 2, &arena, &parts, &err), &err);
+			assert_int_equal(parts.rest_len, rest_len);
+			assert_memory_equal(parts.rest, rest, rest_len);
+			assert_int_equal(parts.bytes_len, bytes_len);
+			for (size_t p = 0; p < parts.n_bytes; p++) {
+				assert_true(parts.bytes[p].iov_len > 0);
+				assert_memory_equal(parts.bytes[p].iov_base, bytes + at,
+						    parts.bytes[p].iov_len);
+				at += parts.bytes[p].iov_len;
+			}
+			assert_int_equal(at, bytes_len);
+			arena_done(&arena);
+		}
+}
+
+static void splits_off_the_bytes_however_they_came(void **state)
+{
+	(void)state;
+	assert_split(BYTES(TEXT, 1, 'a', DATA, 3, 1, 2, 3, 0x30, 7), BYTES(TEXT, 1, 'a', 0x30, 7),
+		     BYTES(1, 2, 3));
+	assert_split(BYTES(DATA, 3, 1, 2, 3), (const uint8_t *)"", 0, BYTES(1, 2, 3));
+	/* Key and length in more bytes than they need. */
+	assert_split(BYTES(DATA | 0x80, 0, 0x82, 0, 5, 6, TEXT, 0), BYTES(TEXT, 0), BYTES(5, 6));
+	/* Unknown fields of every wire type stay. */
+	assert_split(BYTES(0x79, 1, 2, 3, 4, 5, 6, 7, 8, 0x7d, 1, 2, 3, 4, DATA, 1, 9),
+		     BYTES(0x79, 1, 2, 3, 4, 5, 6, 7, 8, 0x7d, 1, 2, 3, 4), BYTES(9));
+}
+
+static void of_bytes_given_twice_the_last_count(void **state)
+{
+	(void)state;
+	assert_split(BYTES(DATA, 2, 1, 2, TEXT, 0, DATA, 1, 3), BYTES(TEXT, 0), BYTES(3));
+	assert_split(BYTES(DATA, 2, 1, 2, DATA, 0), (const uint8_t *)"", 0, (const uint8_t *)"", 0);
+}
+
+static void a_message_without_the_bytes_is_left_alone(void **state)
+{
+	(void)state;
+	assert_split(BYTES(TEXT, 1, 'a'), BYTES(TEXT, 1, 'a'), (const uint8_t *)"", 0);
+	assert_split((const uint8_t *)"", 0, (const uint8_t *)"", 0, (const uint8_t *)"", 0);
+	/* The field's number with a varint is another field to us; decoding refuses it. */
+	assert_split(BYTES(0x10, 5), BYTES(0x10, 5), (const uint8_t *)"", 0);
+	/* So is that of a message inside. */
+	assert_split(BYTES(INNER, 3, DATA, 1, 1), BYTES(INNER, 3, DATA, 1, 1), (const uint8_t *)"",
+		     0);
+}
+
+static void what_is_malformed_is_all_in_the_rest(void **state)
+{
+	static const uint8_t cases[][6] = {
+		{DATA, 1, 1, DATA, 200, 1},     {DATA, 1, 1, 0x33, 0, 0},
+		{DATA, 1, 1, TEXT, 0xff, 0xff}, {DATA, 1, 1, 0x79, 0, 0},
+		{DATA, 1, 1, 0x30, 0x80, 0x80},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+		assert_split(cases[i], 6, cases[i], 6, (const uint8_t *)"", 0);
+}
+
+static void split_reports_a_used_up_arena(void **state)
+{
+	static uint8_t data[2000] = {TEXT, 0xcd, 0x0f};
+	const struct iovec piece = {data, sizeof(data)};
+	struct codec_parts parts;
+	struct arena arena;
+	struct err err;
+
+	(void)state;
+	arena_init(&arena, 1000);
+	assert_fails(codec_split(&piece, 1, 2, &arena, &parts, &err), &err, ERR_RESOURCE_EXHAUSTED);
+	arena_done(&arena);
+}
+
+static void heads_read_back_as_they_were_put(void **state)
+{
+	static const int64_t values[] = {0, 1, 127, 128, 1 << 20, INT64_MAX, -1, INT64_MIN};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+		uint8_t data[64];
+		size_t len = codec_put_int64(data, 6, values[i]);
+		Lighter__Test__Note *note;
+		struct arena arena;
+		struct err err;
+
+		len += codec_put_bytes_head(data + len, 2, 3);
+		memcpy(data + len, "abc", 3);
+		assert_ok(unpack(data, len + 3, &arena, &note, &err), &err);
+		assert_true(note->number == values[i]);
+		assert_int_equal(note->data.len, 3);
+		assert_memory_equal(note->data.data, "abc", 3);
+		arena_done(&arena);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -187,6 +302,12 @@ int main(void)
 		cmocka_unit_test(refuses_what_is_cut_off_or_no_message),
 		cmocka_unit_test(refuses_messages_nested_too_deeply),
 		cmocka_unit_test(stays_within_the_arena),
+		cmocka_unit_test(splits_off_the_bytes_however_they_came),
+		cmocka_unit_test(of_bytes_given_twice_the_last_count),
+		cmocka_unit_test(a_message_without_the_bytes_is_left_alone),
+		cmocka_unit_test(what_is_malformed_is_all_in_the_rest),
+		cmocka_unit_test(split_reports_a_used_up_arena),
+		cmocka_unit_test(heads_read_back_as_they_were_put),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

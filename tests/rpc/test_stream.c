@@ -431,6 +431,162 @@ static void survives_a_thousand_random_cancels(void **state)
 
 #define TEST(fn_) cmocka_unit_test_setup_teardown(fn_, rig_setup, rig_teardown)
 
+static Note *ask_in_pieces(struct rpc_stream *stream, struct arena *arena, const char *text,
+			   size_t n_bytes)
+{
+	Note note = LIGHTER__TEST__NOTE__INIT;
+	struct err err;
+
+	note.text = (char *)text;
+	note.data.len = n_bytes;
+	note.data.data = malloc(n_bytes + 1);
+	for (size_t i = 0; i < n_bytes; i++)
+		note.data.data[i] = (uint8_t)(i * 7 + i / 251);
+	assert_ok(rpc_stream_send(stream, &note.base, &err), &err);
+	{
+		Note *answer = next(stream, arena);
+
+		assert_int_equal(answer->data.len, n_bytes);
+		assert_memory_equal(answer->data.data, note.data.data, n_bytes);
+		free(note.data.data);
+		return answer;
+	}
+}
+
+static void bytes_field_arrives_undecoded_and_whole(void **state)
+{
+	struct rig *rig = *state;
+	struct rpc_stream *stream;
+	struct caller caller;
+	struct err err;
+
+	caller_init(&caller);
+	stream = rig_open(rig, &caller, "Pieces");
+	assert_int_equal(ask_in_pieces(stream, &caller.arena, "none", 0)->number, 0);
+	assert_int_equal(ask_in_pieces(stream, &caller.arena, "little", 10)->number, 1);
+	/* As much as a message may hold; gRPC gives it out in many. */
+	assert_true(ask_in_pieces(stream, &caller.arena, "much", (16u << 20) - 100)->number > 10);
+	assert_string_equal(ask_in_pieces(stream, &caller.arena, "again", 100)->text, "again");
+	assert_ok(rpc_stream_half_close(stream, &err), &err);
+	ends_well(stream, &caller.arena);
+	rpc_stream_free(stream);
+	caller_done(&caller);
+	rig_wait(&rig->n_closed, 1, "close()");
+}
+
+static void malformed_message_with_a_bytes_field_is_refused(void **state)
+{
+	Lighter__Test__RawNote raw = LIGHTER__TEST__RAW_NOTE__INIT;
+	struct rig *rig = *state;
+	struct rpc_stream *stream;
+	ProtobufCMessage *msg;
+	struct caller caller;
+	struct err err;
+
+	caller_init(&caller);
+	stream = rig_open(rig, &caller, "Pieces");
+	raw.text.data = (uint8_t *)"\xff";
+	raw.text.len = 1;
+	raw.data.data = (uint8_t *)"bytes";
+	raw.data.len = 5;
+	assert_ok(rpc_stream_send(stream, &raw.base, &err), &err);
+	assert_fails(rpc_stream_recv(stream, &caller.arena, &msg, &err), &err,
+		     ERR_INVALID_ARGUMENT);
+	assert_contains(err.msg, "'text'");
+	rpc_stream_free(stream);
+	caller_done(&caller);
+	rig_wait(&rig->n_closed, 1, "close()");
+}
+
+static void quick_answers_come_without_opening_anything(void **state)
+{
+	static const int64_t sizes[] = {0, 1, 127, 128, 32768, 100000, 262144, 1000000};
+	Note request = LIGHTER__TEST__NOTE__INIT;
+	struct rig *rig = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		struct rpc_stream *stream;
+		struct caller caller;
+
+		caller_init(&caller);
+		request.text = (char *)"quickly";
+		request.size = sizes[i];
+		stream = rig_ask(rig, &caller, "Quick", &request);
+		assert_int_equal(next(stream, &caller.arena)->data.len, sizes[i]);
+		ends_well(stream, &caller.arena);
+		rpc_stream_free(stream);
+		caller_done(&caller);
+	}
+	rig_wait(&rig->n_ended[ERR_OK], ARRAY_LEN(sizes), "the observer");
+	assert_int_equal(rig->n_opened, 0);
+	assert_true(rig->bytes_out > 1000000);
+}
+
+static void quick_may_answer_nothing_or_fail(void **state)
+{
+	Note request = LIGHTER__TEST__NOTE__INIT;
+	struct rig *rig = *state;
+	struct rpc_stream *stream;
+	ProtobufCMessage *msg;
+	struct caller caller;
+	struct err err;
+
+	caller_init(&caller);
+	request.text = (char *)"none";
+	stream = rig_ask(rig, &caller, "Quick", &request);
+	ends_well(stream, &caller.arena);
+	rpc_stream_free(stream);
+	request.text = (char *)"fail";
+	stream = rig_ask(rig, &caller, "Quick", &request);
+	assert_fails(rpc_stream_recv(stream, &caller.arena, &msg, &err), &err, ERR_ABORTED);
+	assert_contains(err.msg, "as you wish");
+	rpc_stream_free(stream);
+	caller_done(&caller);
+	rig_wait(&rig->n_ended[ERR_ABORTED], 1, "the observer");
+	assert_int_equal(rig->n_opened, 0);
+}
+
+static void what_is_not_quick_goes_on_as_a_stream(void **state)
+{
+	Note request = LIGHTER__TEST__NOTE__INIT;
+	struct rig *rig = *state;
+	struct rpc_stream *stream;
+	struct caller caller;
+
+	caller_init(&caller);
+	request.text = (char *)"slowly";
+	request.number = 20;
+	request.size = 262144;
+	stream = rig_ask(rig, &caller, "Quick", &request);
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(next(stream, &caller.arena)->data.len, 262144);
+	ends_well(stream, &caller.arena);
+	rpc_stream_free(stream);
+	caller_done(&caller);
+	rig_wait(&rig->n_closed, 1, "close()");
+	/* All that was kept for it is accounted for. */
+	wait_until(rig_is_quiet, rig, "the end of the call");
+	assert_int_equal(atomic_load(&rig->server->queued_bytes), 0);
+}
+
+static void a_method_may_have_a_queue_of_its_own(void **state)
+{
+	Note request = LIGHTER__TEST__NOTE__INIT;
+	struct rig *rig = *state;
+	struct rpc_stream *stream;
+	struct caller caller;
+
+	caller_init(&caller);
+	request.size = 3000;
+	stream = rig_ask(rig, &caller, "Narrow", &request);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(next(stream, &caller.arena)->number, i);
+	ends_well(stream, &caller.arena);
+	rpc_stream_free(stream);
+	caller_done(&caller);
+	rig_wait(&rig->n_closed, 1, "close()");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -448,6 +604,12 @@ int main(void)
 		TEST(reader_is_served_beside_many_who_do_not_read),
 		TEST(client_that_does_not_read_is_given_up_sooner_in_a_crowd),
 		TEST(survives_a_thousand_random_cancels),
+		TEST(bytes_field_arrives_undecoded_and_whole),
+		TEST(malformed_message_with_a_bytes_field_is_refused),
+		TEST(quick_answers_come_without_opening_anything),
+		TEST(quick_may_answer_nothing_or_fail),
+		TEST(what_is_not_quick_goes_on_as_a_stream),
+		TEST(a_method_may_have_a_queue_of_its_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, rig_library_teardown);

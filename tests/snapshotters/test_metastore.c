@@ -632,15 +632,15 @@ static void update_that_names_all_labels_often_does_it_once(void **state)
 	struct info info;
 
 	assert_ok(create_with(f, SNAPSHOT_ACTIVE, "a", "", labels(f, "old", "1", NULL)), &f->err);
-	req.paths = arena_array(&f->arena, SNAPSHOT_LABELS_MAX, sizeof(*req.paths));
-	for (size_t i = 0; i < SNAPSHOT_LABELS_MAX; i++) {
+	req.paths = arena_array(&f->arena, LABELS_MAX, sizeof(*req.paths));
+	for (size_t i = 0; i < LABELS_MAX; i++) {
 		assert_ok(strmap_append(&req.labels, &f->arena, arena_printf(&f->arena, "%06zu", i),
 					"1", &f->err),
 			  &f->err);
 		req.paths[req.n_paths++] = i % 2 ? "labels" : "labels.000001";
 	}
 	assert_ok(metastore_update(f->store, &f->ctx, &req, &info, &f->err), &f->err);
-	assert_int_equal(info.labels.n, SNAPSHOT_LABELS_MAX);
+	assert_int_equal(info.labels.n, LABELS_MAX);
 	assert_null(strmap_get(&info.labels, "old"));
 }
 
@@ -669,9 +669,9 @@ static void update_of_anything_else_is_refused(void **state)
 static void labels_cannot_grow_without_end_by_updates(void **state)
 {
 	struct fixture *f = *state;
-	static char value[SNAPSHOT_LABEL_MAX_BYTES - 100];
+	static char value[LABEL_MAX_BYTES - 100];
 	struct record before, after;
-	const int n_max = SNAPSHOT_LABELS_MAX_BYTES / sizeof(value) + 2;
+	const int n_max = LABELS_MAX_BYTES / sizeof(value) + 2;
 	char path[64];
 	struct info info;
 	int i;

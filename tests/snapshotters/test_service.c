@@ -186,7 +186,7 @@ static void oversized_labels_are_refused(void **state)
 	struct fixture *fx = *state;
 	MSG(PrepareSnapshotRequest__LabelsEntry)
 	label = INIT(PREPARE_SNAPSHOT_REQUEST__LABELS_ENTRY);
-	MSG(PrepareSnapshotRequest__LabelsEntry) * labels[SNAPSHOT_LABELS_MAX + 1];
+	MSG(PrepareSnapshotRequest__LabelsEntry) * labels[LABELS_MAX + 1];
 	MSG(PrepareSnapshotRequest) request = INIT(PREPARE_SNAPSHOT_REQUEST);
 
 	label.key = (char *)"k";

@@ -48,80 +48,6 @@ static void kinds_have_the_names_that_filters_know(void **state)
 	assert_string_equal(snapshot_kind_name(SNAPSHOT_COMMITTED), "committed");
 }
 
-static void a_label_may_have_4096_bytes_and_no_more(void **state)
-{
-	struct arena *arena = *state;
-	struct strmap labels = {0};
-	struct err err = ERR_INIT;
-
-	add_label(&labels, arena, "key", letters(arena, 4093));
-	assert_ok(snapshot_labels_check(&labels, &err), &err);
-	labels.entries[0].value = letters(arena, 4094);
-	assert_fails(snapshot_labels_check(&labels, &err), &err, ERR_INVALID_ARGUMENT);
-	assert_contains(err.msg, "label 'key'");
-}
-
-static void an_oversized_key_is_shown_cut_between_characters(void **state)
-{
-	struct arena *arena = *state;
-	struct strmap labels = {0};
-	struct err err = ERR_INIT;
-	char *key = letters(arena, 5001);
-
-	/* The 128th byte falls into the middle of each. */
-	for (size_t i = 1; i < 5001; i += 2)
-		memcpy(key + i, "\xc3\xa9", 2);
-	add_label(&labels, arena, key, "");
-	assert_fails(snapshot_labels_check(&labels, &err), &err, ERR_INVALID_ARGUMENT);
-	assert_true(strlen(err.msg) < 256);
-	assert_contains(err.msg, "\xc3\xa9'");
-}
-
-static void labels_are_bounded_in_number(void **state)
-{
-	struct arena *arena = *state;
-	struct strmap labels = {0};
-	struct err err = ERR_INIT;
-
-	for (int i = 0; i < SNAPSHOT_LABELS_MAX; i++)
-		add_label(&labels, arena, arena_printf(arena, "%d", i), "x");
-	strmap_sort(&labels);
-	assert_ok(snapshot_labels_check(&labels, &err), &err);
-	add_label(&labels, arena, "one more", "x");
-	assert_fails(snapshot_labels_check(&labels, &err), &err, ERR_INVALID_ARGUMENT);
-}
-
-static void labels_are_bounded_in_bytes_together(void **state)
-{
-	struct arena *arena = *state;
-	const char *value = letters(arena, 4092);
-	struct strmap labels = {0};
-	struct err err = ERR_INIT;
-
-	for (int i = 0; i < 256; i++)
-		add_label(&labels, arena, arena_printf(arena, "%04d", i), value);
-	assert_ok(snapshot_labels_check(&labels, &err), &err);
-	add_label(&labels, arena, "z", "");
-	assert_fails(snapshot_labels_check(&labels, &err), &err, ERR_INVALID_ARGUMENT);
-}
-
-static void empty_labels_are_dropped(void **state)
-{
-	struct arena *arena = *state;
-	struct strmap labels = {0};
-
-	snapshot_labels_drop_empty(&labels);
-	assert_int_equal(labels.n, 0);
-	add_label(&labels, arena, "a", "");
-	add_label(&labels, arena, "b", "1");
-	add_label(&labels, arena, "c", "");
-	add_label(&labels, arena, "d", "2");
-	snapshot_labels_drop_empty(&labels);
-	assert_int_equal(labels.n, 2);
-	assert_string_equal(strmap_get(&labels, "b"), "1");
-	assert_string_equal(strmap_get(&labels, "d"), "2");
-}
-
 static void keys_have_1_to_4096_bytes(void **state)
 {
 	struct arena *arena = *state;
@@ -253,11 +179,6 @@ int main(void)
 #define TEST(fn_) cmocka_unit_test_setup_teardown(fn_, make_arena, drop_arena)
 	const struct CMUnitTest tests[] = {
 		TEST(kinds_have_the_names_that_filters_know),
-		TEST(a_label_may_have_4096_bytes_and_no_more),
-		TEST(an_oversized_key_is_shown_cut_between_characters),
-		TEST(labels_are_bounded_in_number),
-		TEST(labels_are_bounded_in_bytes_together),
-		TEST(empty_labels_are_dropped),
 		TEST(keys_have_1_to_4096_bytes),
 		TEST(filters_see_the_fields_of_a_snapshot),
 		TEST(filters_with_endless_paths_match_no_label),

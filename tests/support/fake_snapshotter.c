@@ -511,9 +511,9 @@ static int fake_update(void *self, struct ctx *ctx, const struct update_req *req
 		if (apply_path(ctx, req, req->paths[i], &info.labels, err) < 0)
 			return -1;
 	}
-	snapshot_labels_drop_empty(&info.labels);
+	labels_drop_empty(&info.labels);
 	info.updated_ns = realtime_ns();
-	if (snapshot_labels_check(&info.labels, err) < 0 || replace_info(s, &info, err) < 0)
+	if (labels_check(&info.labels, err) < 0 || replace_info(s, &info, err) < 0)
 		return -1;
 	return tell_info(fake, ctx, s, ret_info, err);
 }

@@ -2,11 +2,14 @@
 #include "tests/support/fault.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 /* @errnum: 0 lets all calls work */
 static struct {
@@ -100,6 +103,13 @@ int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
 			  void *arg);
 
+ssize_t __real_pwritev(int fd, const struct iovec *pieces, int n, off_t offset);
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int n, off_t offset);
+int __real_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags);
+int __wrap_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags);
+int __real_openat(int dirfd, const char *path, int flags, ...);
+int __wrap_openat(int dirfd, const char *path, int flags, ...);
+
 void *__wrap_malloc(size_t size)
 {
 	return fault_of(FAULT_MALLOC) ? NULL : __real_malloc(size);
@@ -148,4 +158,41 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 	int errnum = fault_of(FAULT_PTHREAD_CREATE);
 
 	return errnum ? errnum : __real_pthread_create(thread, attr, fn, arg);
+}
+
+/* Short writes take one byte of the first piece that has any. */
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int n, off_t offset)
+{
+	struct iovec first;
+
+	if (fault_of(FAULT_PWRITEV))
+		return -1;
+	if (!atomic_load(&writes_are_short))
+		return __real_pwritev(fd, pieces, n, offset);
+	while (n > 1 && pieces->iov_len == 0) {
+		pieces++;
+		n--;
+	}
+	first = (struct iovec){pieces->iov_base, pieces->iov_len > 1 ? 1 : pieces->iov_len};
+	return __real_pwritev(fd, &first, 1, offset);
+}
+
+int __wrap_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags)
+{
+	return fault_of(FAULT_LINKAT) ? -1 : __real_linkat(from_fd, from, to_fd, to, flags);
+}
+
+int __wrap_openat(int dirfd, const char *path, int flags, ...)
+{
+	mode_t mode = 0;
+	va_list args;
+
+	if (fault_of(FAULT_OPENAT))
+		return -1;
+	if (flags & (O_CREAT | O_TMPFILE)) {
+		va_start(args, flags);
+		mode = va_arg(args, mode_t);
+		va_end(args);
+	}
+	return __real_openat(dirfd, path, flags, mode);
 }

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the command line and the configuration file ask of a snapshotter daemon, read and checked before
+ * What the command line and the configuration file ask of a daemon, read and checked before
  * anything is touched. For run*.c.
  */
-#ifndef LIGHTER_SNAPSHOTTERS_RUN_INTERNAL_H
-#define LIGHTER_SNAPSHOTTERS_RUN_INTERNAL_H
+#ifndef LIGHTER_RPC_RUN_INTERNAL_H
+#define LIGHTER_RPC_RUN_INTERNAL_H
 
 #include <sys/types.h>
 
 #include "base/conf.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "snapshotters/snapshotter.h"
+#include "rpc/run.h"
 
 /* Exit status; EXIT_SUCCESS and EXIT_FAILURE are the others. */
 #define RUN_EXIT_USAGE 2
@@ -19,7 +19,7 @@
 #define RUN_NAME_MAX_BYTES 64
 #define RUN_N_ROWS         8
 
-/** struct run_conf - options of every snapshotter, at the top level of the file */
+/** struct run_conf - options of every daemon, at the top level of the file */
 struct run_conf {
 	char *root;
 	char *address;
@@ -32,19 +32,19 @@ struct run_conf {
 
 /**
  * struct run_options - the above, and what it means
- * @program: "lighter-NAME"
- * @backend_conf: target of the rows of ops->options
+ * @name: "lighter-NAME"
+ * @program_conf: target of the rows of program->options
  * @rows: of @conf; the defaults of two hold the name
  */
 struct run_options {
-	const struct snapshotter_ops *ops;
-	char program[RUN_NAME_MAX_BYTES];
+	const struct run_program *program;
+	char name[RUN_NAME_MAX_BYTES];
 	char default_config[RUN_NAME_MAX_BYTES + 32];
 	char default_root[RUN_NAME_MAX_BYTES + 32];
 	char default_address[RUN_NAME_MAX_BYTES + 32];
 	struct conf_option rows[RUN_N_ROWS];
 	struct run_conf conf;
-	void *backend_conf;
+	void *program_conf;
 	struct conf_table tables[2];
 
 	mode_t socket_mode;
@@ -58,7 +58,7 @@ struct run_options {
  * Return: 0; 1 when what was asked for has been printed and *ret_status is how to exit; or -1.
  * In all cases run_options_done() must follow.
  */
-ERR_CHECKED int run_options_read(struct run_options *options, const struct snapshotter_ops *ops,
+ERR_CHECKED int run_options_read(struct run_options *options, const struct run_program *program,
 				 int argc, char **argv, int *ret_status, struct err *err);
 void run_options_done(struct run_options *options);
 

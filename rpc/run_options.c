@@ -5,12 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/listen.h"
-#include "snapshotters/run_internal.h"
+#include "rpc/run_internal.h"
 
 /* Groups with thousands of members have long entries; beyond this they must be given by number. */
 #define GROUP_MAX_BYTES (1024 * 1024)
@@ -163,7 +162,7 @@ static int parse_command(struct command *command, int argc, char **argv, struct 
 
 static void print_help(const struct run_options *options)
 {
-	printf("Usage: %s [OPTION]...\n%s\n\n", options->program, options->ops->summary);
+	printf("Usage: %s [OPTION]...\n%s\n\n", options->name, options->program->summary);
 	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
 		const char *metavar = flags[i].metavar ? flags[i].metavar : "";
 		int width = 20 - (int)strlen(flags[i].name);
@@ -180,41 +179,11 @@ static void print_help(const struct run_options *options)
 static void print_example(const struct run_options *options)
 {
 	printf("# Configuration of %s, see %s.toml(5). Every option is shown with its default.\n\n",
-	       options->program, options->program);
+	       options->name, options->name);
 	conf_example(stdout, options->tables, ARRAY_LEN(options->tables));
 }
 
-/* The machine as Go calls it, for containerd's platforms; NULL when we do not know. */
-static const char *go_architecture(void)
-{
-	static const struct {
-		const char *machine;
-		const char *go;
-	} names[] = {
-		{"x86_64", "amd64"},    {"aarch64", "arm64"},   {"armv7l", "arm"},  {"i686", "386"},
-		{"ppc64le", "ppc64le"}, {"riscv64", "riscv64"}, {"s390x", "s390x"},
-	};
-	struct utsname host;
-
-	if (uname(&host) < 0)
-		return NULL;
-	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		if (strcmp(host.machine, names[i].machine) == 0)
-			return names[i].go;
-	return NULL;
-}
-
-static void print_unpack_config(const char *architecture, const char *snapshotter)
-{
-	printf("[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n"
-	       "  platform = \"linux/%s\"\n"
-	       "  snapshotter = \"%s\"\n"
-	       "  differ = \"walking\"\n",
-	       architecture ? architecture : "ARCHITECTURE", snapshotter);
-}
-
-/* A basic string of TOML. */
-static void print_toml_string(const char *text)
+void run_print_toml_string(const char *text)
 {
 	putchar('"');
 	for (; *text; text++) {
@@ -232,58 +201,38 @@ static void print_toml_string(const char *text)
 
 static void print_registration(const struct run_options *options)
 {
-	const char *names[SNAPSHOTTER_CAPABILITIES_MAX];
-	const char *architecture = go_architecture();
-	size_t n = options->ops->capabilities
-			   ? options->ops->capabilities(options->conf.root, options->backend_conf,
-							names)
-			   : 0;
+	const struct run_registration registration = {
+		.name = options->name,
+		.address = options->conf.address,
+		.root = options->conf.root,
+		.conf = options->program_conf,
+	};
 
-	printf("[proxy_plugins.%s]\n"
-	       "  type = \"snapshot\"\n"
-	       "  address = ",
-	       options->program);
-	print_toml_string(options->conf.address);
-	putchar('\n');
-	if (n) {
-		printf("  capabilities = [");
-		for (size_t i = 0; i < n; i++)
-			printf("%s\"%s\"", i ? ", " : "", names[i]);
-		printf("]\n");
-	}
-	printf("  [proxy_plugins.%s.exports]\n"
-	       "    root = ",
-	       options->program);
-	print_toml_string(options->conf.root);
-	printf("\n\n# For containerd 2.x only, whose transfer service unpacks for snapshotters it "
-	       "is "
-	       "told "
-	       "of. This\n# list replaces the default, which is therefore repeated.\n");
-	print_unpack_config(architecture, options->program);
-	print_unpack_config(architecture, "overlayfs");
+	options->program->print_registration(options->program, &registration);
 }
 
-static int init_rows(struct run_options *options, const struct snapshotter_ops *ops,
+static int init_rows(struct run_options *options, const struct run_program *program,
 		     struct err *err)
 {
-	options->ops = ops;
-	if (snprintf(options->program, sizeof(options->program), "lighter-%s", ops->name) >=
-	    (int)sizeof(options->program))
-		return err_set(err, ERR_INTERNAL, "the name '%s' is too long", ops->name);
+	options->program = program;
+	if (snprintf(options->name, sizeof(options->name), "lighter-%s", program->name) >=
+	    (int)sizeof(options->name))
+		return err_set(err, ERR_INTERNAL, "the name '%s' is too long", program->name);
 	snprintf(options->default_config, sizeof(options->default_config), "/etc/lighter/%s.toml",
-		 ops->name);
+		 program->name);
 	snprintf(options->default_root, sizeof(options->default_root), "\"/var/lib/lighter/%s\"",
-		 ops->name);
+		 program->name);
 	snprintf(options->default_address, sizeof(options->default_address),
-		 "\"/run/lighter/%s.sock\"", ops->name);
+		 "\"/run/lighter/%s.sock\"", program->name);
 	memcpy(options->rows, row_templates, sizeof(row_templates));
 	options->rows[0].initial = options->default_root;
 	options->rows[1].initial = options->default_address;
-	options->backend_conf = calloc(1, ops->conf_size ? ops->conf_size : 1);
-	if (!options->backend_conf)
+	options->program_conf = calloc(1, program->conf_size ? program->conf_size : 1);
+	if (!options->program_conf)
 		return no_memory(err);
 	options->tables[0] = (struct conf_table){"", options->rows, &options->conf};
-	options->tables[1] = (struct conf_table){ops->name, ops->options, options->backend_conf};
+	options->tables[1] =
+		(struct conf_table){program->name, program->options, options->program_conf};
 	return conf_init(options->tables, ARRAY_LEN(options->tables), err);
 }
 
@@ -383,19 +332,19 @@ static int check_values(struct run_options *options, struct err *err)
 	return 0;
 }
 
-int run_options_read(struct run_options *options, const struct snapshotter_ops *ops, int argc,
+int run_options_read(struct run_options *options, const struct run_program *program, int argc,
 		     char **argv, int *ret_status, struct err *err)
 {
 	CLEANUP(command_done) struct command command = {0};
 
 	*options = (struct run_options){0};
-	if (init_rows(options, ops, err) < 0 || parse_command(&command, argc, argv, err) < 0)
+	if (init_rows(options, program, err) < 0 || parse_command(&command, argc, argv, err) < 0)
 		return -1;
 	if (command.help || command.version || command.print_config) {
 		if (command.help)
 			print_help(options);
 		else if (command.version)
-			printf("%s %s\n", options->program, LIGHTER_VERSION);
+			printf("%s %s\n", options->name, LIGHTER_VERSION);
 		else
 			print_example(options);
 		*ret_status = fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -415,8 +364,8 @@ int run_options_read(struct run_options *options, const struct snapshotter_ops *
 void run_options_done(struct run_options *options)
 {
 	/* init_rows() may have failed before there were tables. */
-	if (options->backend_conf && options->tables[1].options)
+	if (options->program_conf && options->tables[1].options)
 		conf_done(options->tables, ARRAY_LEN(options->tables));
-	free(options->backend_conf);
+	free(options->program_conf);
 	*options = (struct run_options){0};
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A snapshotter daemon that keeps nothing: what run.c does around a backend is seen from outside. open()
+ * A daemon that keeps nothing: what run.c does around a program is seen from outside. open()
  * leaves what it found in the file "opened" of its root, close() the file "closed".
  */
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/crash_point.h"
-#include "snapshotters/run.h"
+#include "rpc/run.h"
 
 struct fake_conf {
 	bool fail_open;
@@ -44,23 +44,15 @@ static int write_note(const char *root, const char *name, const char *text, stru
 	return 0;
 }
 
-static size_t fake_capabilities(const char *root, const void *conf,
-				const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX])
-{
-	(void)root;
-	(void)conf;
-	ret_names[0] = "say-hello";
-	ret_names[1] = "say-more";
-	return 2;
-}
-
-static int fake_open(const char *root, const void *conf, void **ret_self, struct err *err)
+static int fake_open(const struct run_program *program, const char *root, const void *conf,
+		     void **ret_self, struct err *err)
 {
 	const struct fake_conf *fake_conf = conf;
 	struct rlimit files;
 	struct fake *fake;
 	char text[256];
 
+	(void)program;
 	CRASH_POINT("fake.open");
 	if (fake_conf->fail_open)
 		return err_set(err, ERR_INTERNAL, "told to fail");
@@ -92,18 +84,37 @@ static void fake_close(void *self)
 	free(fake);
 }
 
-/* The calls stay empty: no test makes one. */
-static const struct snapshotter_ops fake_ops = {
+static const struct rpc_service fake_service = {.name = "lighter.test.Fake"};
+
+static size_t fake_services(void *self, const struct rpc_service *ret_services[RUN_SERVICES_MAX])
+{
+	(void)self;
+	ret_services[0] = &fake_service;
+	return 1;
+}
+
+static void fake_print_registration(const struct run_program *program,
+				    const struct run_registration *registration)
+{
+	const struct fake_conf *conf = registration->conf;
+
+	printf("%s is %s: %s ", program->name, registration->name, conf->greeting);
+	run_print_toml_string(registration->address);
+	printf(" %s\n", registration->root);
+}
+
+static const struct run_program fake_program = {
 	.name = "fake",
 	.summary = "Keeps nothing.",
 	.options = fake_options,
 	.conf_size = sizeof(struct fake_conf),
-	.capabilities = fake_capabilities,
 	.open = fake_open,
+	.services = fake_services,
 	.close = fake_close,
+	.print_registration = fake_print_registration,
 };
 
 int main(int argc, char **argv)
 {
-	return snapshotter_run(argc, argv, &fake_ops);
+	return run_program(argc, argv, &fake_program);
 }

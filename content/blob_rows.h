@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The rows of blobs, and of their labels: the truth about which blobs exist. Any thread.
+ */
+#ifndef LIGHTER_CONTENT_BLOB_ROWS_H
+#define LIGHTER_CONTENT_BLOB_ROWS_H
+
+#include "base/db.h"
+#include "content/content_store.h"
+
+struct blob_rows;
+
+/** blob_rows_open() - open or make the database @path; errors as db_open()'s */
+ERR_CHECKED int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *err);
+void blob_rows_close(struct blob_rows *rows);
+
+/**
+ * blob_rows_get() - one blob
+ * Return: 0; or -1, with ERR_NOT_FOUND when there is none.
+ */
+ERR_CHECKED int blob_rows_get(struct blob_rows *rows, struct ctx *ctx, const struct digest *digest,
+			      struct blob_info *ret_info, struct err *err);
+
+/** blob_rows_size() - as blob_rows_get(), of the size alone. Return: 1 with a row, 0 without, -1. */
+ERR_CHECKED int blob_rows_size(struct blob_rows *rows, const struct digest *digest,
+			       uint64_t *ret_size_bytes, struct err *err);
+
+/**
+ * blob_rows_add() - a blob exists; durable when this returns
+ * @info: its times are set here
+ * @barrier, @barrier_arg: as for db_write()
+ * Return: 0; or -1, with ERR_ALREADY_EXISTS when there is such a row.
+ */
+ERR_CHECKED int blob_rows_add(struct blob_rows *rows, const struct blob_info *info,
+			      int (*barrier)(void *barrier_arg, struct err *err), void *barrier_arg,
+			      struct err *err);
+
+/** blob_rows_update() - change labels; see struct blob_update */
+ERR_CHECKED int blob_rows_update(struct blob_rows *rows, struct ctx *ctx,
+				 const struct blob_update *req, struct blob_info *ret_info,
+				 struct err *err);
+
+/** blob_rows_remove() - it exists no more. Return: 0; 1 when there was no row; -1. */
+ERR_CHECKED int blob_rows_remove(struct blob_rows *rows, const struct digest *digest,
+				 struct err *err);
+
+/** blob_rows_walk() - see struct content_store_ops, walk() */
+ERR_CHECKED int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx,
+			       const struct filters *filters, const struct digest *after,
+			       blob_walk_fn fn, void *arg, struct err *err);
+
+#endif

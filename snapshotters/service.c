@@ -374,20 +374,31 @@ static int check_new(struct ctx *ctx, struct snapshot_req *req, const void *labe
 	return 0;
 }
 
+static int create(struct snapshot_service *service, struct rpc_call *call,
+		  enum snapshot_change_kind kind, bool may_wait, const struct snapshot_req *req,
+		  const void *labels, size_t n_labels, ProtobufCMessage **ret_response,
+		  struct err *err)
+{
+	struct request *request = new_request(service, call, kind, err);
+	int checked;
+
+	if (!request)
+		return -1;
+	request->create = *req;
+	checked = check_new(request->change.ctx, &request->create, labels, n_labels,
+			    &request->change.err);
+	return carry_out(service, request, may_wait, checked, ret_response, err);
+}
+
 static int on_prepare(void *self, struct rpc_call *call, bool may_wait,
 		      const ProtobufCMessage *msg_base, ProtobufCMessage **ret_response,
 		      struct err *err)
 {
 	const MSG(PrepareSnapshotRequest) *msg = (const void *)msg_base;
-	struct request *request = new_request(self, call, CHANGE_PREPARE, err);
+	const struct snapshot_req req = {.key = msg->key, .parent = msg->parent};
 
-	if (!request)
-		return -1;
-	request->create = (struct snapshot_req){.key = msg->key, .parent = msg->parent};
-	return carry_out(self, request, may_wait,
-			 check_new(request->change.ctx, &request->create, msg->labels,
-				   msg->n_labels, &request->change.err),
-			 ret_response, err);
+	return create(self, call, CHANGE_PREPARE, may_wait, &req, msg->labels, msg->n_labels,
+		      ret_response, err);
 }
 
 static int on_view(void *self, struct rpc_call *call, bool may_wait,
@@ -395,15 +406,10 @@ static int on_view(void *self, struct rpc_call *call, bool may_wait,
 		   struct err *err)
 {
 	const MSG(ViewSnapshotRequest) *msg = (const void *)msg_base;
-	struct request *request = new_request(self, call, CHANGE_VIEW, err);
+	const struct snapshot_req req = {.key = msg->key, .parent = msg->parent};
 
-	if (!request)
-		return -1;
-	request->create = (struct snapshot_req){.key = msg->key, .parent = msg->parent};
-	return carry_out(self, request, may_wait,
-			 check_new(request->change.ctx, &request->create, msg->labels,
-				   msg->n_labels, &request->change.err),
-			 ret_response, err);
+	return create(self, call, CHANGE_VIEW, may_wait, &req, msg->labels, msg->n_labels,
+		      ret_response, err);
 }
 
 static int check_commit(struct ctx *ctx, const MSG(CommitSnapshotRequest) * msg,

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/db.h"
 #include "tests/base/test_db_fault.h"
+#include "tests/support/process.h"
 #include "tests/support/temp_root.h"
 
 #define APPLICATION_ID 0x6c746573
@@ -610,6 +611,109 @@ static void failed_barrier_fails_those_who_gave_it(void **state)
 	}
 }
 
+/* ---- writes that nobody waits for ---- */
+
+/** struct submission - @n_done: how often @job was told of, among others */
+struct submission {
+	struct db_job job;
+	struct member member;
+	struct fixture *f;
+	atomic_uint *n_done;
+	struct submission *next;
+	atomic_bool leads_again;
+};
+
+static struct submission *submission_of(struct db_job *job)
+{
+	return (struct submission *)((char *)job - offsetof(struct submission, job));
+}
+
+static void count_done(struct db_job *job)
+{
+	atomic_fetch_add(submission_of(job)->n_done, 1);
+}
+
+static void submission_init(struct submission *s, struct fixture *f, atomic_uint *n_done, size_t i)
+{
+	*s = (struct submission){.f = f, .n_done = n_done};
+	snprintf(s->member.name, sizeof(s->member.name), "%zu", i);
+	s->job = (struct db_job){.fn = member_insert,
+				 .arg = &s->member,
+				 .done = count_done,
+				 .err = &s->member.err};
+}
+
+static void submitted_writes_end_by_one_commit_when_somebody_leads(void **state)
+{
+	struct fixture *f = *state;
+	struct submission s[N_CALLERS];
+	struct crowd crowd = {.f = f};
+	atomic_uint n_done = 0;
+
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		submission_init(&s[i], f, &n_done, i);
+		s[i].job.barrier = good_barrier;
+		s[i].job.barrier_arg = &crowd;
+	}
+	/* One undoes what it did, which the others must not notice. */
+	s[2].job.fn = member_insert_and_fail;
+	for (size_t i = 0; i < N_CALLERS; i++)
+		assert_int_equal(db_submit(f->db, &s[i].job), i == 0);
+	assert_int_equal(n_done, 0);
+	assert_int_equal(n_rows(f->db), 0);
+	db_lead(f->db);
+	assert_int_equal(n_done, N_CALLERS);
+	assert_int_equal(crowd.n_barriers, 1);
+	assert_int_equal(n_rows(f->db), N_CALLERS - 1);
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		if (i == 2)
+			assert_fails(s[i].job.result, &s[i].member.err, ERR_NOT_FOUND);
+		else
+			assert_ok(s[i].job.result, &s[i].member.err);
+	}
+	/* The next one has to lead again. */
+	submission_init(&s[0], f, &n_done, N_CALLERS);
+	assert_true(db_submit(f->db, &s[0].job));
+	db_lead(f->db);
+	assert_int_equal(n_rows(f->db), N_CALLERS);
+}
+
+/* What comes while a group is written has a leader already. */
+static int submit_next(void *arg, UNUSED struct err *err)
+{
+	struct submission *s = arg;
+
+	atomic_store(&s->leads_again, db_submit(s->f->db, &s->next->job));
+	return 0;
+}
+
+static bool all_are_done(void *arg)
+{
+	return atomic_load((atomic_uint *)arg) == 2;
+}
+
+static void what_is_submitted_meanwhile_is_led_by_somebody_else(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int i = 0; i < 100; i++) {
+		struct submission first, second;
+		atomic_uint n_done = 0;
+
+		submission_init(&first, f, &n_done, (size_t)i);
+		submission_init(&second, f, &n_done, (size_t)i + 1000);
+		first.next = &second;
+		first.job.barrier = submit_next;
+		first.job.barrier_arg = &first;
+		assert_true(db_submit(f->db, &first.job));
+		db_lead(f->db);
+		wait_until(all_are_done, &n_done, "both are told");
+		assert_false(first.leads_again);
+		assert_ok(second.job.result, &second.member.err);
+		assert_int_equal(n_rows(f->db), 2 * (i + 1));
+	}
+}
+
 static void *write_many(void *arg)
 {
 	struct fixture *f = arg;
@@ -645,6 +749,19 @@ static void log_is_written_over_rather_than_grown(void **state)
 	assert_int_equal(size_of(f->wal_path), 0);
 	open_db(f);
 	assert_int_equal(n_rows(f->db), MANY_COMMITS);
+}
+
+/* Readers keep a transaction open between reads, and under one the log cannot start anew. */
+static void log_is_written_over_between_reads_too(void **state)
+{
+	struct fixture *f = *state;
+	off_t size = size_of(f->wal_path);
+
+	for (int i = 0; i < MANY_COMMITS; i++) {
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+		assert_int_equal(n_rows(f->db), i + 1);
+	}
+	assert_int_equal(size_of(f->wal_path), size);
 }
 
 static void many_writers_and_checkpoints_lose_nothing(void **state)
@@ -1173,7 +1290,10 @@ int main(void)
 		TEST(waiting_callers_share_one_barrier_and_commit),
 		TEST(failure_of_one_caller_spares_the_others),
 		TEST(failed_barrier_fails_those_who_gave_it),
+		TEST(submitted_writes_end_by_one_commit_when_somebody_leads),
+		TEST(what_is_submitted_meanwhile_is_led_by_somebody_else),
 		TEST(log_is_written_over_rather_than_grown),
+		TEST(log_is_written_over_between_reads_too),
 		TEST(many_writers_and_checkpoints_lose_nothing),
 		TEST(failed_commit_leaves_no_trace),
 		TEST(full_log_is_emptied_before_a_commit_fails),

@@ -94,6 +94,102 @@ static int wait_(void *self, struct ctx *ctx, const ProtobufCMessage *msg, Proto
 	return r < 0 ? -1 : echo(self, ctx, msg, ret, err);
 }
 
+/* A call of Later that is to be answered. */
+struct kept {
+	struct kept *next;
+	struct rpc_call *call;
+	const Note *request;
+};
+
+static ProtobufCMessage *later_note(struct rpc_call *call, const Note *request)
+{
+	Note *note = arena_alloc(rpc_call_ctx(call)->arena, sizeof(*note));
+
+	assert_non_null(note);
+	lighter__test__note__init(note);
+	note->text = request->text;
+	return &note->base;
+}
+
+void rig_answer_kept(struct rig *rig)
+{
+	struct kept *kept;
+
+	pthread_mutex_lock(&rig->kept_lock);
+	kept = rig->kept;
+	rig->kept = NULL;
+	pthread_mutex_unlock(&rig->kept_lock);
+	while (kept) {
+		struct kept *next = kept->next;
+		struct err err = ERR_INIT;
+
+		if (kept->request->number) {
+			err_set(&err, (enum err_code)kept->request->number, "later");
+			rpc_call_answer(kept->call, NULL, &err);
+		} else {
+			rpc_call_answer(kept->call, later_note(kept->call, kept->request), &err);
+		}
+		atomic_fetch_sub(&rig->n_kept, 1);
+		kept = next;
+	}
+}
+
+static void answer_job(struct pool_job *job)
+{
+	struct rig *rig = (struct rig *)((char *)job - offsetof(struct rig, answer_job));
+
+	atomic_fetch_add(&rig->n_answer_jobs, 1);
+	rig_answer_kept(rig);
+}
+
+/* Return: was there none before? */
+static bool keep(struct rig *rig, struct rpc_call *call, const Note *request)
+{
+	struct kept *kept = arena_alloc(rpc_call_ctx(call)->arena, sizeof(*kept));
+	bool first;
+
+	assert_non_null(kept);
+	pthread_mutex_lock(&rig->kept_lock);
+	*kept = (struct kept){rig->kept, call, request};
+	first = !rig->kept;
+	rig->kept = kept;
+	pthread_mutex_unlock(&rig->kept_lock);
+	atomic_fetch_add(&rig->n_kept, 1);
+	return first;
+}
+
+/*
+ * Later: the text says how: "now" in the handler's result, "within" by rpc_call_answer() within the handler, "soon" by a
+ * job for all, "kept" when the test says so, "worker" in the handler, but only where it may wait. @number is
+ * the code to fail with, 0 for an answer.
+ */
+static int later(void *self, struct rpc_call *call, bool may_wait, const ProtobufCMessage *msg,
+		 ProtobufCMessage **ret, struct err *err)
+{
+	const Note *request = (const Note *)msg;
+	struct rig *rig = self;
+
+	if (strcmp(request->text, "kept") == 0) {
+		(void)keep(rig, call, request);
+		return RPC_LATER;
+	}
+	if (strcmp(request->text, "soon") == 0) {
+		if (keep(rig, call, request))
+			rpc_call_soon(call, may_wait, &rig->answer_job);
+		return RPC_LATER;
+	}
+	if (strcmp(request->text, "within") == 0) {
+		rpc_call_answer(call, later_note(call, request), err);
+		return RPC_LATER;
+	}
+	if (strcmp(request->text, "worker") == 0 && !may_wait)
+		return RPC_WOULD_WAIT;
+	if (request->number)
+		return err_set(err, (enum err_code)request->number, "later");
+	*ret = later_note(call, request);
+	return 0;
+}
+
 /* Count: @number messages of @size bytes, numbered, as fast as the queue takes them. */
 struct count {
 	int64_t next;
@@ -356,6 +452,7 @@ static const struct rpc_method methods[] = {
 	{.name = "Silent", .kind = RPC_UNARY, TYPES, .unary = silent},
 	{.name = "Big", .kind = RPC_UNARY, TYPES, .unary = big},
 	{.name = "Wait", .kind = RPC_UNARY, TYPES, .unary = wait_},
+	{.name = "Later", .kind = RPC_UNARY, TYPES, .later = later},
 	{.name = "Count", .kind = RPC_SERVER_STREAM, TYPES, .stream = &count_ops},
 	{.name = "Flood", .kind = RPC_SERVER_STREAM, TYPES, .stream = &flood_ops},
 	{.name = "Chat", .kind = RPC_BIDI_STREAM, TYPES, .stream = &chat_ops},
@@ -436,6 +533,8 @@ int rig_setup(void **state)
 	struct err err;
 
 	assert_non_null(rig);
+	pthread_mutex_init(&rig->kept_lock, NULL);
+	rig->answer_job.run = answer_job;
 	rig->root = temp_root_new();
 	rig->path = temp_root_path(rig->root, "s %.sock"); /* a path that is no good URI */
 	rig_start(rig, NULL);
@@ -455,6 +554,7 @@ int rig_teardown(void **state)
 	free(rig->service);
 	free(rig->path);
 	temp_root_free(rig->root);
+	pthread_mutex_destroy(&rig->kept_lock);
 	free(rig);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #ifndef LIGHTER_TESTS_RPC_RIG_H
 #define LIGHTER_TESTS_RPC_RIG_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "notes.pb-c.h"
@@ -33,6 +34,8 @@ typedef Lighter__Test__RawNote RawNote;
  * @most_sent: bytes that one Count or Flood stream got rid of, so far
  * @n_flooded: Flood streams that could send no more
  * @n_ended: calls that the observer heard of, by code
+ * @n_kept: calls of Later that wait for rig->answer_job or rig_answer_kept()
+ * @n_answer_jobs: how often the job ran
  */
 struct rig {
 	struct temp_root *root;
@@ -52,7 +55,16 @@ struct rig {
 	atomic_uint n_ended[17];
 	atomic_ullong bytes_in;
 	atomic_ullong bytes_out;
+
+	pthread_mutex_t kept_lock; /* guards @kept */
+	struct kept *kept;
+	atomic_uint n_kept;
+	struct pool_job answer_job;
+	atomic_uint n_answer_jobs;
 };
+
+/** rig_answer_kept() - answer the calls of Later that were kept */
+void rig_answer_kept(struct rig *rig);
 
 /* *state is a struct rig, with default options. */
 int rig_setup(void **state);

@@ -409,6 +409,169 @@ static void a_lost_directory_is_an_internal_error_and_never_not_found(void **sta
 	assert_ok(overlay_ops.remove(f->self, &f->ctx, "a", &f->err), &f->err);
 }
 
+/* --- changes that are begun, without waiting ------------------------------------------------------- */
+
+/** struct begun - a change and its request */
+struct begun {
+	struct snapshot_change change;
+	struct snapshot_req create;
+	struct commit_req commit;
+	unsigned int n_ends;
+};
+
+static void count_end(struct snapshot_change *change)
+{
+	((struct begun *)((char *)change - offsetof(struct begun, change)))->n_ends++;
+}
+
+static enum change_begun begin_prepare(struct fixture *f, struct begun *begun, const char *key,
+				       const char *parent)
+{
+	*begun = (struct begun){.create = {.key = key, .parent = parent}};
+	begun->change = (struct snapshot_change){.kind = CHANGE_PREPARE,
+						 .ctx = &f->ctx,
+						 .create = &begun->create,
+						 .done = count_end};
+	return overlay_ops.begin(f->self, &begun->change, false);
+}
+
+static enum change_begun begin_commit(struct fixture *f, struct begun *begun, const char *name,
+				      const char *key)
+{
+	*begun = (struct begun){.commit = {.name = name, .key = key, .parent = ""}};
+	begun->change = (struct snapshot_change){.kind = CHANGE_COMMIT,
+						 .ctx = &f->ctx,
+						 .commit = &begun->commit,
+						 .done = count_end};
+	return overlay_ops.begin(f->self, &begun->change, false);
+}
+
+static enum change_begun begin_remove(struct fixture *f, struct begun *begun, const char *key)
+{
+	*begun = (struct begun){0};
+	begun->change = (struct snapshot_change){.kind = CHANGE_REMOVE,
+						 .ctx = &f->ctx,
+						 .key = key,
+						 .done = count_end};
+	return overlay_ops.begin(f->self, &begun->change, false);
+}
+
+static void changes_that_were_begun_end_when_somebody_leads(void **state)
+{
+	struct fixture *f = *state;
+	struct begun a, again, orphan, b, removed;
+
+	prepare(f, "old", "");
+	assert_int_equal(begin_prepare(f, &a, "a", ""), CHANGE_LEADS);
+	assert_int_equal(begin_prepare(f, &again, "a", ""), CHANGE_PENDING);
+	/* What can be refused at once is. */
+	assert_int_equal(begin_prepare(f, &orphan, "o", "nobody"), CHANGE_ENDED);
+	assert_fails(orphan.change.result, &orphan.change.err, ERR_NOT_FOUND);
+	assert_int_equal(begin_prepare(f, &b, "b", ""), CHANGE_PENDING);
+	assert_int_equal(begin_remove(f, &removed, "old"), CHANGE_PENDING);
+	assert_int_equal(a.n_ends + again.n_ends + b.n_ends + removed.n_ends, 0);
+
+	overlay_ops.lead(f->self);
+	assert_int_equal(a.n_ends, 1);
+	assert_ok(a.change.result, &a.change.err);
+	assert_int_equal(a.change.mounts.n, 1);
+	assert_int_equal(again.n_ends, 1);
+	assert_fails(again.change.result, &again.change.err, ERR_ALREADY_EXISTS);
+	assert_ok(b.change.result, &b.change.err);
+	assert_ok(removed.change.result, &removed.change.err);
+	assert_int_equal(orphan.n_ends, 0);
+	assert_int_equal(stat_of(f, "a").kind, SNAPSHOT_ACTIVE);
+	assert_int_equal(stat_of(f, "b").kind, SNAPSHOT_ACTIVE);
+}
+
+static void a_parent_that_goes_between_look_and_commit_is_not_found(void **state)
+{
+	struct fixture *f = *state;
+	struct begun removal, child;
+
+	prepare(f, "p", "");
+	commit(f, "P", "p");
+	assert_int_equal(begin_remove(f, &removal, "P"), CHANGE_LEADS);
+	assert_int_equal(begin_prepare(f, &child, "c", "P"), CHANGE_PENDING);
+	overlay_ops.lead(f->self);
+	assert_ok(removal.change.result, &removal.change.err);
+	assert_fails(child.change.result, &child.change.err, ERR_NOT_FOUND);
+}
+
+static void measuring_a_large_layer_is_left_to_those_who_may_wait(void **state)
+{
+	struct fixture *f = *state;
+	struct begun begun;
+	char name[16];
+
+	prepare(f, "small", "");
+	write_file(fs_path(f, "small"), "file", 4096);
+	assert_int_equal(begin_commit(f, &begun, "S", "small"), CHANGE_LEADS);
+	overlay_ops.lead(f->self);
+	assert_ok(begun.change.result, &begun.change.err);
+
+	prepare(f, "large", "");
+	for (int i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "%d", i);
+		write_file(fs_path(f, "large"), name, 0);
+	}
+	assert_int_equal(begin_commit(f, &begun, "L", "large"), CHANGE_WOULD_WAIT);
+	assert_int_equal(begun.n_ends, 0);
+	assert_int_equal(stat_of(f, "large").kind, SNAPSHOT_ACTIVE);
+	commit(f, "L", "large");
+}
+
+static void giving_a_directory_away_is_left_to_those_who_may_wait(void **state)
+{
+	struct fixture *f = *state;
+	struct begun begun;
+
+	prepare(f, "p", "");
+	assert_int_equal(chown(fs_path(f, "p"), 1000, 1000), 0);
+	commit(f, "P", "p");
+	assert_int_equal(begin_prepare(f, &begun, "c", "P"), CHANGE_WOULD_WAIT);
+	assert_int_equal(begun.n_ends, 0);
+	prepare(f, "c", "P");
+}
+
+static void removing_at_once_is_left_to_those_who_may_wait(void **state)
+{
+	struct fixture *f = *state;
+	struct begun begun;
+
+	set(f, "overlay.sync_remove=true");
+	prepare(f, "a", "");
+	assert_int_equal(begin_remove(f, &begun, "a"), CHANGE_WOULD_WAIT);
+	assert_int_equal(stat_of(f, "a").kind, SNAPSHOT_ACTIVE);
+}
+
+/* More than the stock holds, none of which is committed meanwhile: the rest would have to wait. */
+static void an_empty_stock_is_not_waited_for(void **state)
+{
+	struct fixture *f = *state;
+	struct begun *begun = calloc(1000, sizeof(*begun));
+	char keys[1000][8];
+	size_t n_begun = 0;
+	bool leads = false;
+
+	assert_non_null(begun);
+	for (size_t i = 0; i < 1000; i++) {
+		enum change_begun how;
+
+		snprintf(keys[i], sizeof(keys[i]), "%zu", i);
+		how = begin_prepare(f, &begun[n_begun], keys[i], "");
+		leads |= how == CHANGE_LEADS;
+		n_begun += how != CHANGE_WOULD_WAIT;
+	}
+	if (leads)
+		overlay_ops.lead(f->self);
+	for (size_t i = 0; i < n_begun; i++) {
+		assert_int_equal(begun[i].n_ends, 1);
+		assert_ok(begun[i].change.result, &begun[i].change.err);
+	}
+	free(begun);
+}
+
 #define OVERLAY_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -426,6 +589,12 @@ int main(void)
 		OVERLAY_TEST(a_bad_id_mapping_is_refused_and_leaves_no_trace),
 		OVERLAY_TEST(commit_gives_a_rebased_layer_its_parent),
 		OVERLAY_TEST(a_lost_directory_is_an_internal_error_and_never_not_found),
+		OVERLAY_TEST(changes_that_were_begun_end_when_somebody_leads),
+		OVERLAY_TEST(a_parent_that_goes_between_look_and_commit_is_not_found),
+		OVERLAY_TEST(measuring_a_large_layer_is_left_to_those_who_may_wait),
+		OVERLAY_TEST(giving_a_directory_away_is_left_to_those_who_may_wait),
+		OVERLAY_TEST(removing_at_once_is_left_to_those_who_may_wait),
+		OVERLAY_TEST(an_empty_stock_is_not_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

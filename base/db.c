@@ -25,6 +25,8 @@
 #define WAL_KEEP_BYTES                                                                             \
 	(WAL_HEADER_BYTES + (CHECKPOINT_FRAMES + 250) * (sqlite3_int64)WAL_FRAME_BYTES)
 
+#define GROUP_MAX_JOBS 64
+
 /* One leads, one tells. */
 #define N_RELIEFS 2
 
@@ -58,7 +60,8 @@ struct db {
 	pthread_mutex_t queue_lock;
 	struct db_job *queue;
 	struct db_job **queue_tail;
-	bool led; /* some thread is at work on a group, and will see to what is queued meanwhile */
+	bool working; /* a thread is at work on a group, and will see to what is queued meanwhile */
+	bool promised; /* somebody was told to call db_lead(); writers who wait do not rely on it */
 	bool relief_called; /* the lead was handed to whichever relief comes first */
 	unsigned int n_idle_reliefs;
 	pthread_cond_t relief_wanted;
@@ -71,6 +74,7 @@ struct db {
 	pthread_cond_t reader_free;
 	struct db_conn *free_readers;
 	unsigned int n_readers;
+	unsigned int n_draining; /* checkpoints under way: no read transaction is kept */
 
 	pthread_t checkpointer;
 	bool checkpointer_runs;
@@ -365,7 +369,7 @@ void db_close(struct db *db)
 
 	if (!db)
 		return;
-	assert(!db->queue && !db->led);
+	assert(!db->queue && !db->working);
 	pthread_mutex_lock(&db->queue_lock);
 	db->stopping = true;
 	pthread_cond_signal(&db->checkpoint_wanted);
@@ -413,12 +417,20 @@ static int end_read(struct db_conn *conn)
 	return 0;
 }
 
+/* From now on, until keep_reads_again(). */
 static void end_idle_reads(struct db *db)
 {
 	LOCK_GUARD(&db->readers_lock);
+	db->n_draining++;
 	/* One that cannot be ended is closed when it is used next. */
 	for (struct db_conn *conn = db->free_readers; conn; conn = conn->next_free)
 		(void)end_read(conn);
+}
+
+static void keep_reads_again(struct db *db)
+{
+	LOCK_GUARD(&db->readers_lock);
+	db->n_draining--;
 }
 
 static int checkpoint_passive(struct db *db, struct err *err)
@@ -429,6 +441,7 @@ static int checkpoint_passive(struct db *db, struct err *err)
 	end_idle_reads(db);
 	status = sqlite3_wal_checkpoint_v2(db->checkpoint_conn->handle, NULL,
 					   SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	keep_reads_again(db);
 	/* Busy means that readers stand in the way: there will be a next time. */
 	if (status == SQLITE_OK || (status & 0xff) == SQLITE_BUSY)
 		return 0;
@@ -443,6 +456,7 @@ static int checkpoint_all(struct db *db, int mode, struct err *err)
 	LOCK_GUARD(&db->checkpoint_lock);
 	end_idle_reads(db);
 	status = sqlite3_wal_checkpoint_v2(db->writer->handle, NULL, mode, NULL, NULL);
+	keep_reads_again(db);
 	if (status != SQLITE_OK)
 		return db_conn_report(db->writer, status, "checkpoint", err);
 	return 0;
@@ -525,8 +539,8 @@ static void settle_all(struct db_job *group, const struct err *err)
 
 /*
  * Make one job's changes. @guarded: in a savepoint, so that they can be undone without those of the others.
- * Return: 0; 1 when a change must be undone and there is no savepoint; -1 when the transaction has been lost,
- * and the job is settled then.
+ * Return: 0; 1 when a change must be undone and there is no savepoint; 2 when the transaction has been lost for lack
+ * of room; -1 when it has been lost otherwise, and the job is settled then.
  */
 static int run_job(struct db *db, struct db_job *job, bool guarded)
 {
@@ -546,9 +560,10 @@ static int run_job(struct db *db, struct db_job *job, bool guarded)
 		if (job->result >= 0)
 			err_set(job->err, ERR_INTERNAL, "database '%s': the transaction was lost",
 				db->path);
+		if (job->err->code == ERR_RESOURCE_EXHAUSTED)
+			return 2;
 		settle(job, job->err);
-		if (job->err->code != ERR_RESOURCE_EXHAUSTED)
-			db->suspect = true;
+		db->suspect = true;
 		return -1;
 	}
 	/* A statement that failed has undone itself, and does not count. */
@@ -596,6 +611,21 @@ struct attempts {
 	bool log_emptied;
 };
 
+/*
+ * The disk is full, and the WAL cannot grow; but what it holds may be moved to make room in it, once for each group.
+ * Return: has it been?
+ */
+static bool empty_log(struct db *db, struct attempts *attempts)
+{
+	struct err err = ERR_INIT;
+
+	if (attempts->log_emptied)
+		return false;
+	attempts->log_emptied = true;
+	roll_back(db);
+	return checkpoint_passive(db, &err) == 0;
+}
+
 /* Return: 0; or -1 when the transaction must be repeated. */
 static int run_jobs(struct db *db, struct db_job *group, struct attempts *attempts,
 		    bool *ret_changed)
@@ -608,8 +638,10 @@ static int run_jobs(struct db *db, struct db_job *group, struct attempts *attemp
 		if (job->settled)
 			continue;
 		rc = run_job(db, job, attempts->guarded);
-		if (rc > 0)
+		if (rc == 1)
 			attempts->guarded = true;
+		if (rc == 2 && !empty_log(db, attempts))
+			settle(job, job->err);
 		if (rc != 0)
 			return -1;
 		changed |= job->result == 0;
@@ -662,13 +694,8 @@ static int try_group(struct db *db, struct db_job *group, struct attempts *attem
 		atomic_fetch_add(&db->generation, 1);
 		return 0;
 	}
-	/* The disk is full, and the WAL cannot grow; but what it holds may be moved to make room in it. */
-	if ((status & 0xff) == SQLITE_FULL && !attempts->log_emptied) {
-		attempts->log_emptied = true;
-		roll_back(db);
-		if (checkpoint_passive(db, &err) == 0)
-			return -1;
-	}
+	if ((status & 0xff) == SQLITE_FULL && empty_log(db, attempts))
+		return -1;
 	/* A refusal too was founded on changes of the group that are not there now. */
 	settle_all(group, &err);
 	/* When the disk was full, the frame that ends the transaction is not in the WAL. */
@@ -695,14 +722,20 @@ static void run_group(struct db *db, struct db_job *group)
 		(void)reopen_writer(db, &err);
 }
 
-static struct db_job *take_queue(struct db *db)
+/* The first of the queue: a group that is too large would not fit into the writer's cache, nor into the log. */
+static struct db_job *take_group(struct db *db)
 {
-	struct db_job *group;
+	struct db_job *group, *last;
 
 	LOCK_GUARD(&db->queue_lock);
-	group = db->queue;
-	db->queue = NULL;
-	db->queue_tail = &db->queue;
+	group = last = db->queue;
+	for (unsigned int n = 1; last && last->next && n < GROUP_MAX_JOBS; n++)
+		last = last->next;
+	db->queue = last ? last->next : NULL;
+	if (!db->queue)
+		db->queue_tail = &db->queue;
+	if (last)
+		last->next = NULL;
 	return group;
 }
 
@@ -713,7 +746,7 @@ static enum next_leader next_leader(struct db *db)
 {
 	LOCK_GUARD(&db->queue_lock);
 	if (!db->queue) {
-		db->led = false;
+		db->working = false;
 		return LEADER_NONE;
 	}
 	if (!db->n_idle_reliefs)
@@ -723,12 +756,13 @@ static enum next_leader next_leader(struct db *db)
 	return LEADER_RELIEF;
 }
 
-void db_lead(struct db *db)
+/* For the one thread that is at work. */
+static void lead(struct db *db)
 {
 	enum next_leader next;
 
 	do {
-		struct db_job *job = take_queue(db), *following;
+		struct db_job *job = take_group(db), *following;
 
 		run_group(db, job);
 		next = next_leader(db);
@@ -737,6 +771,23 @@ void db_lead(struct db *db)
 			job->done(job);
 		}
 	} while (next == LEADER_SAME);
+}
+
+/* Return: is there work that nobody is at? Then it is the caller's. */
+static bool take_lead(struct db *db)
+{
+	LOCK_GUARD(&db->queue_lock);
+	db->promised = false;
+	if (db->working || !db->queue)
+		return false;
+	db->working = true;
+	return true;
+}
+
+void db_lead(struct db *db)
+{
+	if (take_lead(db))
+		lead(db);
 }
 
 /*
@@ -757,26 +808,44 @@ static void *relief_main(void *arg)
 			break;
 		db->relief_called = false;
 		pthread_mutex_unlock(&db->queue_lock);
-		db_lead(db);
+		lead(db);
 		pthread_mutex_lock(&db->queue_lock);
 	}
 	pthread_mutex_unlock(&db->queue_lock);
 	return NULL;
 }
 
-bool db_submit(struct db *db, struct db_job *job)
+static void append(struct db *db, struct db_job *job)
 {
-	bool leads;
-
 	job->next = NULL;
 	job->settled = false;
 	job->barrier_done = false;
-	LOCK_GUARD(&db->queue_lock);
 	*db->queue_tail = job;
 	db->queue_tail = &job->next;
-	leads = !db->led;
-	db->led = true;
-	return leads;
+}
+
+bool db_submit(struct db *db, struct db_job *job)
+{
+	LOCK_GUARD(&db->queue_lock);
+	append(db, job);
+	if (db->working || db->promised)
+		return false;
+	db->promised = true;
+	return true;
+}
+
+/*
+ * Who waits leads, unless somebody is at work: whoever promised to may be waiting for a thread, which this one is.
+ * Return: is the lead the caller's?
+ */
+static bool submit_and_lead(struct db *db, struct db_job *job)
+{
+	LOCK_GUARD(&db->queue_lock);
+	append(db, job);
+	if (db->working)
+		return false;
+	db->working = true;
+	return true;
 }
 
 /** struct waiter - a db_write() that waits, on its caller's stack */
@@ -806,8 +875,8 @@ int db_write(struct db *db, db_write_fn fn, void *arg,
 	};
 
 	sem_init(&waiter.wake, 0, 0);
-	if (db_submit(db, &waiter.job))
-		db_lead(db);
+	if (submit_and_lead(db, &waiter.job))
+		lead(db);
 	while (sem_wait(&waiter.wake) < 0 && errno == EINTR) {
 	}
 	sem_destroy(&waiter.wake);
@@ -839,10 +908,12 @@ static struct db_conn *take_reader(struct db *db, struct err *err)
 	return NULL;
 }
 
-static void give_reader(struct db *db, struct db_conn *conn, bool keep)
+/* @good: its read transaction may be kept. */
+static void give_reader(struct db *db, struct db_conn *conn, bool good)
 {
 	pthread_mutex_lock(&db->readers_lock);
-	if (keep) {
+	good = (good && atomic_load(&db->keeps_reads) && !db->n_draining) || end_read(conn) == 0;
+	if (good) {
 		conn->next_free = db->free_readers;
 		db->free_readers = conn;
 	} else {
@@ -850,7 +921,7 @@ static void give_reader(struct db *db, struct db_conn *conn, bool keep)
 	}
 	pthread_cond_signal(&db->reader_free);
 	pthread_mutex_unlock(&db->readers_lock);
-	if (!keep)
+	if (!good)
 		db_conn_close(conn);
 }
 
@@ -884,8 +955,7 @@ int db_read(struct db *db, db_read_fn fn, void *arg, struct err *err)
 	}
 	result = fn(conn, arg, err);
 	db_conn_reset(conn);
-	give_reader(db, conn,
-		    (result == 0 && atomic_load(&db->keeps_reads)) || end_read(conn) == 0);
+	give_reader(db, conn, result == 0);
 	return result;
 }
 

@@ -83,19 +83,17 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/*
- * Takes an idle worker for @job, if there is one, with the lock held. It is woken without the lock, which it needs
- * first of all; it cannot end before, since it runs @job first.
- */
-static struct worker *give(struct pool *pool, struct pool_job *job)
+/* Gives @job to an idle worker, if there is one. The lock is held. */
+static bool give(struct pool *pool, struct pool_job *job)
 {
 	struct worker *worker = pool->idle;
 
 	if (!worker)
-		return NULL;
+		return false;
 	pool->idle = worker->next_idle;
 	worker->job = job;
-	return worker;
+	pthread_cond_signal(&worker->wake);
+	return true;
 }
 
 static void append(struct pool *pool, struct pool_job *job)
@@ -143,36 +141,22 @@ int pool_new(const char *name, unsigned int n_threads, size_t queue_max, struct 
 
 int pool_submit(struct pool *pool, struct pool_job *job, struct err *err)
 {
-	struct worker *worker;
-	size_t n_waiting;
-	bool taken;
-
-	pthread_mutex_lock(&pool->mutex);
-	worker = give(pool, job);
-	n_waiting = pool->n_waiting;
-	taken = worker || n_waiting < pool->queue_max;
-	if (taken && !worker)
-		append(pool, job);
-	pthread_mutex_unlock(&pool->mutex);
-
-	if (worker)
-		pthread_cond_signal(&worker->wake);
-	if (!taken)
+	LOCK_GUARD(&pool->mutex);
+	if (give(pool, job))
+		return 0;
+	if (pool->n_waiting >= pool->queue_max)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "worker pool '%s': %zu jobs wait already", pool->name, n_waiting);
+			       "worker pool '%s': %zu jobs wait already", pool->name,
+			       pool->n_waiting);
+	append(pool, job);
 	return 0;
 }
 
 bool pool_hand_over(struct pool *pool, struct pool_job *job)
 {
-	struct worker *worker;
+	LOCK_GUARD(&pool->mutex);
 
-	pthread_mutex_lock(&pool->mutex);
-	worker = give(pool, job);
-	pthread_mutex_unlock(&pool->mutex);
-	if (worker)
-		pthread_cond_signal(&worker->wake);
-	return worker;
+	return give(pool, job);
 }
 
 void pool_free(struct pool *pool)

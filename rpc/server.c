@@ -342,6 +342,16 @@ void server_run(struct rpc_server *server, struct pool_job *job)
 	abort();
 }
 
+/*
+ * Runs work for many calls on a worker that is idle, or else here: in the pool's queue it could stand behind calls that
+ * take minutes, or wait for it.
+ */
+static void run_soon(struct rpc_server *server, struct pool_job *job)
+{
+	if (!pool_hand_over(server->pool, job))
+		job->run(job);
+}
+
 /* Work for many calls waits until all that has arrived has been begun, but not for arrivals without end. */
 static void flush_soon(struct rpc_server *server)
 {
@@ -350,7 +360,7 @@ static void flush_soon(struct rpc_server *server)
 	if (!job || server->n_since_soon++ < SOON_EVENTS_MAX)
 		return;
 	server->soon = NULL;
-	server_run(server, job);
+	run_soon(server, job);
 }
 
 void rpc_call_soon(struct rpc_call *call, bool may_wait, struct pool_job *job)
@@ -362,7 +372,7 @@ void rpc_call_soon(struct rpc_call *call, bool may_wait, struct pool_job *job)
 		return;
 	}
 	if (server->soon)
-		server_run(server, server->soon);
+		run_soon(server, server->soon);
 	server->soon = job;
 	server->n_since_soon = 0;
 }
@@ -422,6 +432,7 @@ static void poll_events(struct pool_job *job)
 		grpc_event event = next_event(server);
 
 		if (event.type == GRPC_QUEUE_TIMEOUT && (server->waiting || server->soon)) {
+			bool for_many = server->soon;
 			struct pool_job *own = take_own_work(server);
 
 			/* From the moment of handing over the server's fields are another's. */
@@ -429,7 +440,10 @@ static void poll_events(struct pool_job *job)
 				own->run(own);
 				return;
 			}
-			server_run(server, own);
+			if (for_many)
+				run_soon(server, own);
+			else
+				server_run(server, own);
 		}
 		flush_waiting(server);
 		flush_soon(server);

@@ -141,6 +141,8 @@ static void begin(struct rpc_call *call, bool may_wait)
 		server_serve_soon(call);
 		return;
 	}
+	if (r > 0)
+		r = err_set(&err, ERR_INTERNAL, "the handler would not wait");
 	end(call, r, response, false, &err);
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <errno.h>
 #include <semaphore.h>
 #include <stddef.h>
@@ -27,6 +28,7 @@ int snapshot_change_wait(const struct snapshotter_ops *ops, void *self,
 	sem_init(&waiting.ended, 0, 0);
 	waiting.change.done = wake;
 	begun = ops->begin(self, &waiting.change, true);
+	assert(begun != CHANGE_WOULD_WAIT);
 	if (begun == CHANGE_LEADS)
 		ops->lead(self);
 	if (begun != CHANGE_ENDED) {

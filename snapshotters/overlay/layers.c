@@ -217,6 +217,20 @@ static int make_paths(struct layers *layers, const char *root, struct err *err)
 	return open_dir(root, "snapshots", &layers->dirs.fs, err);
 }
 
+/* Overlayfs wants both on one mount, and what is synced in the one must last in the other. */
+static int check_one_file_system(const struct layer_dirs *dirs, struct err *err)
+{
+	struct stat fs, work;
+
+	if (fstat(dirs->fs.fd, &fs) < 0 || fstat(dirs->work.fd, &work) < 0)
+		return err_sys(err, "look at '%s'", dirs->fs.path);
+	if (fs.st_dev != work.st_dev)
+		return err_set(err, ERR_FAILED_PRECONDITION,
+			       "'%s' and '%s' are not on one file system", dirs->fs.path,
+			       dirs->work.path);
+	return 0;
+}
+
 static void *sweeper_main(void *arg)
 {
 	struct layers *layers = arg;
@@ -254,7 +268,8 @@ int layers_open(const char *root, struct metastore *store, struct layers **ret_l
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&layers->cleaned, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	if (make_paths(layers, root, err) < 0 || take_stock(layers, err) < 0 ||
+	if (make_paths(layers, root, err) < 0 || check_one_file_system(&layers->dirs, err) < 0 ||
+	    take_stock(layers, err) < 0 ||
 	    stock_open(&layers->dirs, store, &layers->stock, err) < 0 ||
 	    start_threads(layers, err) < 0) {
 		layers_close(layers);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The directories of an overlay snapshotter: <root>/snapshots/<id>/{fs,work}. Any thread.
+ * The directories of an overlay snapshotter: <root>/snapshots/<id> and <root>/work/<id>. Any thread.
  *
  * A directory is durable before a row of the metastore may name it: it is made in advance (stock.h), empty,
  * under an id that no row has yet. What has no row, and is neither in stock nor being put to use, is

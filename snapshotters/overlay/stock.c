@@ -339,7 +339,8 @@ bool stock_take_ready(struct stock *stock, uint64_t *ret_id)
 {
 	LOCK_GUARD(&stock->lock);
 
-	if (!stock->n_spares)
+	/* Who waits has come first. */
+	if (!stock->n_spares || stock->n_waiters)
 		return false;
 	*ret_id = pop(stock);
 	return true;

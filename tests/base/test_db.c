@@ -714,6 +714,44 @@ static void what_is_submitted_meanwhile_is_led_by_somebody_else(void **state)
 	}
 }
 
+/* Who promised to lead may be waiting for us. */
+static void a_writer_who_waits_does_not_wait_for_a_promised_leader(void **state)
+{
+	struct fixture *f = *state;
+	struct submission s;
+	atomic_uint n_done = 0;
+
+	submission_init(&s, f, &n_done, 0);
+	assert_true(db_submit(f->db, &s.job));
+	assert_ok(write_name(f, "waits"), &f->err);
+	assert_int_equal(n_done, 1);
+	assert_int_equal(n_rows(f->db), 2);
+	db_lead(f->db);
+	assert_int_equal(n_rows(f->db), 2);
+}
+
+static void large_crowds_are_committed_in_groups(void **state)
+{
+	struct fixture *f = *state;
+	struct submission *s = calloc(1000, sizeof(*s));
+	struct crowd crowd = {.f = f};
+	atomic_uint n_done = 0;
+
+	assert_non_null(s);
+	for (size_t i = 0; i < 1000; i++) {
+		submission_init(&s[i], f, &n_done, i);
+		s[i].job.barrier = good_barrier;
+		s[i].job.barrier_arg = &crowd;
+		(void)db_submit(f->db, &s[i].job);
+	}
+	db_lead(f->db);
+	while (atomic_load(&n_done) < 1000)
+		sched_yield();
+	assert_in_range(crowd.n_barriers, 10, 1000);
+	assert_int_equal(n_rows(f->db), 1000);
+	free(s);
+}
+
 static void *write_many(void *arg)
 {
 	struct fixture *f = arg;
@@ -1292,6 +1330,8 @@ int main(void)
 		TEST(failed_barrier_fails_those_who_gave_it),
 		TEST(submitted_writes_end_by_one_commit_when_somebody_leads),
 		TEST(what_is_submitted_meanwhile_is_led_by_somebody_else),
+		TEST(a_writer_who_waits_does_not_wait_for_a_promised_leader),
+		TEST(large_crowds_are_committed_in_groups),
 		TEST(log_is_written_over_rather_than_grown),
 		TEST(log_is_written_over_between_reads_too),
 		TEST(many_writers_and_checkpoints_lose_nothing),

@@ -29,14 +29,17 @@ containerd_is_2() {
 	[[ ${containerd_version%%.*} -ge 2 ]]
 }
 
-# containerd_config NAME=SOCKET...: a configuration with a proxy plugin of each NAME, on stdout
+# containerd_config [content:]NAME=SOCKET...: a configuration with a proxy plugin of each NAME, on stdout. They are
+# snapshotters, but for "content:", which takes the place of containerd's own content store.
 containerd_config() {
-	local dir=$life_dir/containerd proxy version=2
+	local dir=$life_dir/containerd proxy version=2 type disabled=''
 	local platform
 	platform=$(host_platform)
 
 	if containerd_is_2; then version=3; fi
 	version=${CONTAINERD_CONFIG_VERSION:-$version}
+	# there is one content store, and nobody says which where there are two
+	[[ " $*" != *" content:"* ]] || disabled=$'\n\t"io.containerd.content.v1.content",'
 	cat <<-END
 		version = $version
 		root = "$dir/root"
@@ -46,7 +49,7 @@ containerd_config() {
 			"io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
 			"io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri",
 			"io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
-			"io.containerd.tracing.processor.v1.otlp",
+			"io.containerd.tracing.processor.v1.otlp",$disabled
 		]
 
 		[grpc]
@@ -61,10 +64,12 @@ containerd_config() {
 			startup_delay = "100ms"
 	END
 	for proxy in "$@"; do
+		type=snapshot
+		[[ $proxy != content:* ]] || type=content proxy=${proxy#content:}
 		cat <<-END
 
 			[proxy_plugins.${proxy%%=*}]
-				type = "snapshot"
+				type = "$type"
 				address = "${proxy#*=}"
 		END
 	done
@@ -72,6 +77,7 @@ containerd_config() {
 	# ctr of 2.x pulls through the transfer service, which unpacks only for snapshotters it is told of; the
 	# list replaces the default entry, so that one is repeated
 	for proxy in "$@" overlayfs=; do
+		[[ $proxy != content:* ]] || continue
 		cat <<-END
 
 			[[plugins."io.containerd.transfer.v1.local".unpack_config]]
@@ -82,7 +88,7 @@ containerd_config() {
 	done
 }
 
-# containerd_start NAME=SOCKET...
+# containerd_start [content:]NAME=SOCKET...
 containerd_start() {
 	local dir=$life_dir/containerd
 

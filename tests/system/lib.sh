@@ -9,7 +9,8 @@
 # skip REASON where the machine cannot do what it needs.
 #
 # The environment, all optional:
-#	LIGHTER_OVERLAY            the executable that is tested (default: that of preset dev)
+#	LIGHTER_OVERLAY            the executables that are tested (default: those of preset dev)
+#	LIGHTER_CONTENT
 #	CONTAINERD, CTR            containerd and its client
 #	CONTAINERD_CONFIG_VERSION  default 2 for 1.x, 3 for 2.x
 #	SYSTEM_RESULTS             file to which "pass|fail|skip" is appended, a line a test
@@ -42,8 +43,9 @@ export LC_ALL=C.UTF-8
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 unset CONTAINERD_ADDRESS CONTAINERD_NAMESPACE CONTAINERD_SNAPSHOTTER NOTIFY_SOCKET LISTEN_FDS LISTEN_PID
 
-# the name under which containerd knows us, and a deadline that only ends hangs
+# the names under which containerd knows us, and a deadline that only ends hangs
 sn=lighter-overlay
+cn=lighter-content
 soon=120
 python=$(PATH=/usr/bin:$PATH type -P python3 || true)
 
@@ -56,10 +58,27 @@ start_all() {
 	containerd_start "$sn=$plugin_socket"
 }
 
-start_plugin() {
-	# a sanitizer's report must end the process, so that it cannot be overlooked
+# start_all_with_content: the same with lighter-content in place of containerd's own content store
+start_all_with_content() {
+	registry_start
+	start_content
+	start_plugin
+	containerd_start "$sn=$plugin_socket" "content:$cn=$content_socket"
+}
+
+# a sanitizer's report must end the process, so that it cannot be overlooked
+report_by_exit() {
 	export ASAN_OPTIONS=${ASAN_OPTIONS:-abort_on_error=0:exitcode=99}
 	export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1:exitcode=99}
+}
+
+start_content() {
+	report_by_exit
+	content_start "${LIGHTER_CONTENT:-$(build_daemon dev content)}" --log-level debug "$@"
+}
+
+start_plugin() {
+	report_by_exit
 	plugin_start "${LIGHTER_OVERLAY:-$(build_daemon dev overlay)}" --log-level debug "$@"
 }
 
@@ -69,6 +88,18 @@ plugin_reachable() {
 	local probe=reachable-$RANDOM$RANDOM
 	ctr snapshots --snapshotter "$sn" prepare "$probe" >/dev/null 2>&1 || return 1
 	ctr snapshots --snapshotter "$sn" rm "$probe"
+}
+
+# processes: those of ours that the file has started
+processes() {
+	printf 'plugin\n'
+	[[ ! $content_root ]] || printf 'content\n'
+}
+
+# end_process NAME SIGNAL: and wait until it is gone
+end_process() {
+	kill -s "$2" "$(life_pid "$1")"
+	wait_until "$soon" life_exit_status "$1" >/dev/null
 }
 
 # --- images ------------------------------------------------------------------------------------------------
@@ -158,6 +189,25 @@ inside() {
 	local id=$1
 	shift
 	logged tasks exec -- --exec-id "e$RANDOM$RANDOM" "$id" "$@"
+}
+
+# start_counter REF ID: a container that writes a file again and again, reads a layer's, and deletes another's
+start_counter() {
+	# shellcheck disable=SC2016 # run in the container
+	start "$1" "$2" sh -c 'n=0; while :; do n=$((n + 1)); cat /data/above >/dev/null || exit 9
+		echo $n >/counter.new && mv /counter.new /counter; sleep 0.02; done'
+	wait_until "$soon" inside "$2" test -e /counter
+}
+
+# counts ID: does the container's counter move on?
+counts() {
+	local before
+	before=$(inside "$1" cat /counter)
+	wait_until "$soon" has_counted_beyond "$1" "$before"
+}
+
+has_counted_beyond() {
+	[[ $(inside "$1" cat /counter) -gt $2 ]]
 }
 
 # remove ID: kill and remove a container
@@ -294,24 +344,32 @@ skip() {
 	exit 77
 }
 
-# test_plugin_stops_cleanly: the last test of every file. SIGTERM ends the plugin with 0, without a sanitizer's
-# report, and what lies on disk then is what the database names.
+# test_plugin_stops_cleanly: the last test of every file. SIGTERM ends each process of ours with 0, without a
+# sanitizer's report, and what lies on disk then is what the database names.
 test_plugin_stops_cleanly() {
-	kill -s TERM "$(life_pid plugin)"
-	wait_until "$soon" life_exit_status plugin >/dev/null
-	equal "exit status $(life_exit_status plugin)" "exit status 0"
+	local process
+	for process in $(processes); do
+		end_process "$process" TERM
+		equal "$process: exit status $(life_exit_status "$process")" "$process: exit status 0"
+	done
 	no_sanitizer_report
-	directories_match_database
+	files_match_database
 }
 
 no_sanitizer_report() {
-	! grep -nE -A 30 'ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|WARNING: ThreadSanitizer' \
-		"$life_dir/log/plugin" >&2
+	local process
+	for process in $(processes); do
+		if grep -nE -A 30 'ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|WARNING: ThreadSanitizer' \
+			"$life_dir/log/$process" >&2; then
+			return 1
+		fi
+	done
 }
 
-# directories_match_database: only for a plugin that stands still
-directories_match_database() {
+# files_match_database: only for processes that stand still
+files_match_database() {
 	"$python" "$repo_root/tests/system/check_root.py" "$plugin_root"
+	[[ ! $content_root ]] || "$python" "$repo_root/tests/system/check_content.py" "$content_root"
 }
 
 # --- running ----------------------------------------------------------------------------------------------------
@@ -349,9 +407,12 @@ system_setup_failed() {
 }
 
 system_daemon_logs() {
-	grep -vE 'method"?[=:]"?(Usage|Stat|Mounts|List).*code"?[=:]"?OK' "$life_dir/log/plugin" \
-		>"$life_dir/plugin-calls" || true
-	say_tail "$life_dir/plugin-calls" 15
+	local process
+	for process in $(processes); do
+		grep -vE 'method"?[=:]"?(Usage|Stat|Mounts|List|Info|Read).*code"?[=:]"?OK' "$life_dir/log/$process" \
+			>"$life_dir/$process-calls" || true
+		say_tail "$life_dir/$process-calls" 15
+	done
 	grep -vE 'level=info|shim disconnected|devmapper' "$life_dir/log/containerd" >"$life_dir/containerd-warnings" || true
 	say_tail "$life_dir/containerd-warnings" 10
 }

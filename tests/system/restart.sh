@@ -10,33 +10,9 @@ setup() {
 	start_all
 }
 
-# stop_plugin SIGNAL: and wait until it is gone
-stop_plugin() {
-	kill -s "$1" "$(life_pid plugin)"
-	wait_until "$soon" life_exit_status plugin >/dev/null
-}
-
 bring_back() {
 	plugin_start_again
 	wait_until "$soon" plugin_reachable
-}
-
-# counts ID: does the container's counter move on?
-counts() {
-	local before
-	before=$(inside "$1" cat /counter)
-	wait_until "$soon" has_counted_beyond "$1" "$before"
-}
-
-has_counted_beyond() {
-	[[ $(inside "$1" cat /counter) -gt $2 ]]
-}
-
-# a container that writes a file again and again, reads a layer's, and deletes another's
-start_counter() {
-	start "$1" "$2" sh -c 'n=0; while :; do n=$((n + 1)); cat /data/above >/dev/null || exit 9
-		echo $n >/counter.new && mv /counter.new /counter; sleep 0.02; done'
-	wait_until "$soon" inside "$2" test -e /counter
 }
 
 # survive SIGNAL NAME: what the next two have in common
@@ -49,7 +25,7 @@ survive() {
 	start_counter "$ref" "$two"
 	before=$(snapshots | sort)
 
-	stop_plugin "$1"
+	end_process plugin "$1"
 	counts "$one"
 	counts "$two"
 	inside "$one" sh -c 'echo written while down >/note; rm -r /data/sub'
@@ -82,7 +58,7 @@ test_container_ends_and_is_removed_with_the_plugin_down() {
 	pull "$ref"
 	start_counter "$ref" "$id"
 	upper=$(upper_of "$id")
-	stop_plugin KILL
+	end_process plugin KILL
 	ctr tasks rm --force "$id" >/dev/null
 	# containerd forgets the container now, and the snapshot when the plugin is back
 	ctr containers rm "$id" || true
@@ -102,7 +78,7 @@ test_clients_are_told_at_once_that_the_plugin_is_down() {
 	pulled=$(plain_image told-pulled)
 	ref=$(plain_image told)
 	pull "$pulled"
-	stop_plugin KILL
+	end_process plugin KILL
 	# timeout ends what would hang; how fast is not measured
 	contains "$(fails timeout "$soon" "$containerd_ctr_exe" --address "$containerd_socket" images pull --plain-http \
 		--snapshotter "$sn" "$ref")" 'navailable|connection error|connect: connection refused|no such file'
@@ -137,7 +113,7 @@ test_plugin_killed_in_a_pull_leaves_nothing_that_stops_the_next() {
 	i=$!
 	# in the middle: some layers are there, not all
 	wait_until "$soon" some_layers_of_it
-	stop_plugin KILL
+	end_process plugin KILL
 	wait "$i" || rc=$?
 	bring_back
 	pull "$ref"
@@ -171,7 +147,7 @@ test_both_killed_find_everything() {
 	pull "$ref"
 	start_counter "$ref" "$id"
 	kill -s KILL "$(life_pid containerd)"
-	stop_plugin KILL
+	end_process plugin KILL
 	plugin_start_again
 	wait_until "$soon" life_exit_status containerd
 	containerd_start_again

@@ -3,7 +3,7 @@
  * sqlite, as all of our daemons use it: WAL, synchronous=FULL, one writing connection on which the work of
  * many callers is committed with one fsync (group commit), readers on connections of their own.
  *
- * A caller who finds nobody writing leads: it takes all that is queued and commits it on the connection. A
+ * A caller who waits and finds nobody writing leads, as does who is told to by db_submit(): it takes all that is queued and commits it on the connection. A
  * single caller so never waits for another thread to wake. What came meanwhile is led by a thread of its own.
  * Another moves the WAL into the database file.
  *

@@ -73,7 +73,7 @@ struct metastore_new {
 
 /**
  * metastore_create() - add an active or view snapshot; durable on return
- * Return: 0; 1 when the name req->parent no longer means the row @new->parent_id (look again); or -1.
+ * Return: 0; 1 when the name req->parent no longer means the row @new->parent_id; or -1.
  */
 ERR_CHECKED int metastore_create(struct metastore *store, struct ctx *ctx,
 				 const struct metastore_new *new_snapshot, struct err *err);
@@ -82,7 +82,7 @@ ERR_CHECKED int metastore_create(struct metastore *store, struct ctx *ctx,
  * metastore_commit() - turn an active snapshot into a committed one
  * @id: the row that req->key named when the caller measured @usage
  * Created and updated are set anew. Labels are those of the request.
- * Return: 0; 1 when req->key no longer means the row @id (look again); or -1.
+ * Return: 0; 1 when req->key no longer means the row @id; or -1.
  */
 ERR_CHECKED int metastore_commit(struct metastore *store, struct ctx *ctx,
 				 const struct commit_req *req, uint64_t id,

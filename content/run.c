@@ -63,9 +63,10 @@ static void print_registration(const struct run_program *program,
 			       const struct run_registration *registration)
 {
 	(void)program;
-	printf("# containerd has one content store: with this one, its own is switched off. Add to "
-	       "a "
-	       "list that is\n# there already. What its own holds is not seen any more.\n"
+	printf("# containerd has one content store: with this one, its own is switched off, so "
+	       "that\n"
+	       "# what that holds is not seen any more. This line belongs at the top of the file,\n"
+	       "# before the first [table], and its entry into the list that may be there.\n"
 	       "disabled_plugins = [\"io.containerd.content.v1.content\"]\n\n"
 	       "[proxy_plugins.%s]\n"
 	       "  type = \"content\"\n"

@@ -8,7 +8,7 @@ function(lighter_test name)
 	add_executable(${name} ${ARG_SOURCES})
 	target_link_libraries(${name} PRIVATE lighter_warnings ${ARG_LINK} PkgConfig::CMOCKA)
 	add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS})
-	set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+	set_tests_properties(${name} PROPERTIES TIMEOUT 900)
 	if(LIGHTER_SANITIZE MATCHES "thread")
 		set_tests_properties(${name} PROPERTIES
 			ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/tsan.supp")

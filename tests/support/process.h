@@ -26,14 +26,14 @@ void require_private_mounts(void);
 /** mount_tmpfs() - mount a tmpfs of @size_bytes on @path; after require_private_mounts() */
 void mount_tmpfs(const char *path, size_t size_bytes);
 
-/** wait_until() - poll until @is_true; the test fails if that takes two minutes. @what: for the message. */
+/** wait_until() - poll until @is_true; the test fails if that takes ten minutes. @what: for the message. */
 void wait_until(bool (*is_true)(void *arg), void *arg, const char *what);
 
 /**
  * run_child() - run @fn in a forked child that ends with its return value
  *
  * Fails in the child do not count: report through the return value. No threads may run in the parent.
- * Return: wait status, see wait(2); the child is killed after two minutes.
+ * Return: wait status, see wait(2); the child is killed after ten minutes.
  */
 int run_child(int (*fn)(void *arg), void *arg);
 

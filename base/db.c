@@ -363,8 +363,11 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 	return 0;
 }
 
+static int reopen_writer(struct db *db, struct err *err);
+
 void db_close(struct db *db)
 {
+	struct err ignored = ERR_INIT;
 	struct db_conn *conn;
 
 	if (!db)
@@ -383,6 +386,9 @@ void db_close(struct db *db)
 		db->free_readers = conn->next_free;
 		db_conn_close(conn);
 	}
+	/* The last chance to get rid of what callers were told had failed. */
+	if (db->suspect)
+		(void)reopen_writer(db, &ignored);
 	db_conn_close(db->checkpoint_conn);
 	/*
 	 * The last connection moves everything into the database file and empties the WAL, unless the
@@ -605,10 +611,12 @@ static int run_barriers(struct db_job *group)
  * struct attempts - what repetitions of a group's transaction have to remember
  * @guarded: jobs run in savepoints, which few groups need: only where one both changes something and fails
  * @log_emptied: room has been made in the WAL for this group before
+ * @split: there is no room for all of it: each job has to try by itself, since some may need none
  */
 struct attempts {
 	bool guarded;
 	bool log_emptied;
+	bool split;
 };
 
 /*
@@ -650,16 +658,27 @@ static int run_jobs(struct db *db, struct db_job *group, struct attempts *attemp
 	return 0;
 }
 
-static bool all_settled(const struct db_job *group)
+static size_t n_unsettled(const struct db_job *group)
 {
-	while (group && group->settled)
-		group = group->next;
-	return !group;
+	size_t n = 0;
+
+	for (; group; group = group->next)
+		n += !group->settled;
+	return n;
+}
+
+/* There is no room, as @err says: for the one job, or for the group as it is. */
+static void refuse_for_room(struct db_job *group, struct attempts *attempts, const struct err *err)
+{
+	if (n_unsettled(group) > 1)
+		attempts->split = true;
+	else
+		settle_all(group, err);
 }
 
 /*
  * One attempt at the transaction, with the jobs that are not settled yet.
- * Return: 0 when all is settled; -1 when it must be repeated without those that are settled now.
+ * Return: 0 when all is settled, or @attempts->split; -1 when it must be repeated without those that are settled now.
  */
 static int try_group(struct db *db, struct db_job *group, struct attempts *attempts)
 {
@@ -667,7 +686,7 @@ static int try_group(struct db *db, struct db_job *group, struct attempts *attem
 	bool changed = false;
 	int status;
 
-	if (all_settled(group))
+	if (n_unsettled(group) == 0)
 		return 0;
 	if ((db->suspect && reopen_writer(db, &err) < 0) ||
 	    db_conn_run(db->writer, begin_write_sql, &err) != SQLITE_OK) {
@@ -681,8 +700,9 @@ static int try_group(struct db *db, struct db_job *group, struct attempts *attem
 		return 0;
 	}
 	if (make_room(db, &err) < 0) {
-		settle_all(group, &err);
-		goto again;
+		refuse_for_room(group, attempts, &err);
+		roll_back(db);
+		return 0;
 	}
 	if (run_barriers(group) < 0)
 		goto again;
@@ -696,17 +716,34 @@ static int try_group(struct db *db, struct db_job *group, struct attempts *attem
 	}
 	if ((status & 0xff) == SQLITE_FULL && empty_log(db, attempts))
 		return -1;
-	/* A refusal too was founded on changes of the group that are not there now. */
-	settle_all(group, &err);
-	/* When the disk was full, the frame that ends the transaction is not in the WAL. */
-	if ((status & 0xff) != SQLITE_FULL)
+	/*
+	 * A refusal too was founded on changes of the group that are not there now. When the disk was full, the
+	 * frame that ends the transaction is not in the WAL.
+	 */
+	if ((status & 0xff) == SQLITE_FULL) {
+		refuse_for_room(group, attempts, &err);
+	} else {
+		settle_all(group, &err);
 		db->suspect = true;
+	}
 	roll_back(db);
 	return 0;
 
 again:
 	roll_back(db);
 	return -1;
+}
+
+/* A group of its own, out of the one that it is in. */
+static void run_alone(struct db *db, struct db_job *job)
+{
+	struct attempts attempts = {.log_emptied = true};
+	struct db_job *next = job->next;
+
+	job->next = NULL;
+	while (try_group(db, job, &attempts) < 0) {
+	}
+	job->next = next;
 }
 
 static void run_group(struct db *db, struct db_job *group)
@@ -717,6 +754,8 @@ static void run_group(struct db *db, struct db_job *group)
 	LOCK_GUARD(&db->write_lock);
 	while (try_group(db, group, &attempts) < 0) {
 	}
+	for (struct db_job *job = group; attempts.split && job; job = job->next)
+		run_alone(db, job);
 	/* Before the callers are told that it failed. If that fails too, the next group tries again. */
 	if (db->suspect)
 		(void)reopen_writer(db, &err);

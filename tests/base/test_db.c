@@ -984,6 +984,41 @@ static void failed_commit_fails_all_of_its_callers(void **state)
 	assert_int_equal(n_rows(f->db), 1);
 }
 
+/** struct onlooker - reads without a pause until it is told to stop */
+struct onlooker {
+	struct db *db;
+	pthread_t thread;
+	atomic_bool stop;
+};
+
+static void *look_on(void *arg)
+{
+	struct onlooker *onlooker = arg;
+
+	while (!atomic_load(&onlooker->stop))
+		(void)n_rows(onlooker->db);
+	return NULL;
+}
+
+/* To get well the log is emptied, under which no read may stay open. */
+static void broken_disk_gets_well_also_under_readers(void **state)
+{
+	struct fixture *f = *state;
+	struct onlooker onlooker = {.db = f->db};
+
+	assert_int_equal(pthread_create(&onlooker.thread, NULL, look_on, &onlooker), 0);
+	for (int i = 0; i < 20; i++) {
+		db_fault_once(DB_FAULT_SYNC_EIO, 0);
+		assert_fails(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err,
+			     ERR_INTERNAL);
+		db_fault_clear();
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+	}
+	atomic_store(&onlooker.stop, true);
+	pthread_join(onlooker.thread, NULL);
+	assert_int_equal(n_rows(f->db), 20);
+}
+
 static void failed_checkpoint_loses_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -1339,6 +1374,7 @@ int main(void)
 		TEST(full_log_is_emptied_before_a_commit_fails),
 		TEST(disk_that_stays_broken_fails_every_write_until_it_is_well),
 		TEST(failed_commit_fails_all_of_its_callers),
+		TEST(broken_disk_gets_well_also_under_readers),
 		TEST(failed_checkpoint_loses_nothing),
 		TEST(file_is_for_its_owner_alone),
 		TEST(older_database_is_migrated),

@@ -197,6 +197,49 @@ static void rows_can_be_removed_on_a_full_disk(void **state)
 	assert_int_equal(umount2(dir, 0), 0);
 }
 
+static void ignore_end(struct db_job *job)
+{
+	(void)job;
+}
+
+/* Removals in one group with what needs room must not be refused with it, but make room for it. */
+static void removals_are_not_refused_for_what_needs_room(void **state)
+{
+	struct temp_root *root = *state;
+	CLEANUP(free_ptr) char *dir = temp_root_path(root, "disk");
+	CLEANUP(free_ptr) char *path = temp_root_path(root, "disk/test.db");
+	CLEANUP(free_ptr) char *filler = temp_root_path(root, "disk/filler");
+	struct db_job jobs[40];
+	struct err errs[ARRAY_LEN(jobs)], err = ERR_INIT;
+	struct db *db;
+
+	require_private_mounts();
+	assert_int_equal(mkdirat(root->fd, "disk", 0700), 0);
+	mount_tmpfs(dir, DISK_BYTES);
+	db = open_db(path);
+	fill(filler);
+	while (db_write(db, insert_small, NULL, NULL, NULL, &err) == 0)
+		;
+	assert_int_equal(err.code, ERR_RESOURCE_EXHAUSTED);
+	for (size_t i = 0; i < ARRAY_LEN(jobs); i++) {
+		/* An insertion takes more than the removals give. */
+		jobs[i] = (struct db_job){.fn = i % 2 ? delete_one : insert,
+					  .done = ignore_end,
+					  .err = &errs[i]};
+		errs[i] = (struct err)ERR_INIT;
+		assert_int_equal(db_submit(db, &jobs[i]), i == 0);
+	}
+	db_lead(db);
+	for (size_t i = 0; i < ARRAY_LEN(jobs); i++) {
+		if (i % 2)
+			assert_ok(jobs[i].result, &errs[i]);
+		else
+			assert_fails(jobs[i].result, &errs[i], ERR_RESOURCE_EXHAUSTED);
+	}
+	db_close(db);
+	assert_int_equal(umount2(dir, 0), 0);
+}
+
 static void read_only_file_system_is_refused(void **state)
 {
 	struct temp_root *root = *state;
@@ -229,6 +272,8 @@ int main(void)
 						temp_root_teardown),
 		cmocka_unit_test_setup_teardown(rows_can_be_removed_on_a_full_disk, temp_root_setup,
 						temp_root_teardown),
+		cmocka_unit_test_setup_teardown(removals_are_not_refused_for_what_needs_room,
+						temp_root_setup, temp_root_teardown),
 		cmocka_unit_test_setup_teardown(read_only_file_system_is_refused, temp_root_setup,
 						temp_root_teardown),
 	};

@@ -57,11 +57,6 @@ random_file() {
 	printf '%s' "$file"
 }
 
-# collect: a round of garbage collection, to its end
-collect() {
-	ctr leases rm --sync "$(ctr leases create)" >/dev/null
-}
-
 # image_blobs REF [NAMESPACE]: the digests of manifest, config and layers
 image_blobs() {
 	local manifest

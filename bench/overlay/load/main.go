@@ -7,11 +7,11 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"log"
 	"os"
-	"strings"
 	"time"
+
+	"lighter.test/measure"
 )
 
 type options struct {
@@ -21,28 +21,17 @@ type options struct {
 	rounds    int
 	seconds   float64
 	snapshots int
-	facts     facts
+	facts     measure.Facts
 	command   string
 	only      string
 }
 
-// facts are lines of the report that the caller knows: "name=value".
-type facts []string
-
-func (f *facts) String() string { return strings.Join(*f, ", ") }
-
-func (f *facts) Set(s string) error {
-	if !strings.Contains(s, "=") {
-		return fmt.Errorf("want NAME=VALUE")
-	}
-	*f = append(*f, s)
-	return nil
-}
+var serverNames = [2]string{"lighter-overlay", "containerd's overlay"}
 
 func main() {
 	var o options
-	flag.StringVar(&o.exe[ours], "ours", "", "`executable` of lighter-overlay")
-	flag.StringVar(&o.exe[reference], "reference", "", "`executable` of bench/reference")
+	flag.StringVar(&o.exe[measure.Ours], "ours", "", "`executable` of lighter-overlay")
+	flag.StringVar(&o.exe[measure.Reference], "reference", "", "`executable` of bench/overlay/reference")
 	flag.StringVar(&o.dir, "dir", "/var/tmp", "`directory` on the disk to measure on")
 	flag.StringVar(&o.out, "out", "", "report `file`; default standard output")
 	flag.IntVar(&o.rounds, "rounds", 5, "alternated `rounds`")
@@ -52,7 +41,7 @@ func main() {
 	flag.StringVar(&o.command, "command", "", "`command` that makes this report")
 	flag.StringVar(&o.only, "only", "", "only cases whose name begins so, and no report: for a profiler")
 	flag.Parse()
-	if o.exe[ours] == "" || o.exe[reference] == "" || flag.NArg() > 0 || o.rounds < 1 ||
+	if o.exe[measure.Ours] == "" || o.exe[measure.Reference] == "" || flag.NArg() > 0 || o.rounds < 1 ||
 		o.seconds <= 0 || o.snapshots < 100 {
 		flag.Usage()
 		os.Exit(2)
@@ -66,12 +55,12 @@ func main() {
 }
 
 func run(o *options) error {
-	host, err := describeHost(o.dir)
+	host, err := measure.DescribeHost(o.dir)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	res := newResults()
+	res := measure.NewResults()
 	for round := 0; round < o.rounds; round++ {
 		log.Printf("round %d of %d", round+1, o.rounds)
 		if err := runRound(o, round, res); err != nil {

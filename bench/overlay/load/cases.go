@@ -12,13 +12,12 @@ import (
 	"sort"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/mount"
 	"github.com/containerd/containerd/snapshots"
-	"golang.org/x/sys/unix"
 
+	"lighter.test/measure"
 	"lighter.test/snapclient"
 )
 
@@ -53,18 +52,15 @@ var labels = snapshots.WithLabels(map[string]string{
 	"containerd.io/gc.root": "2023-06-10T00:00:00Z",
 })
 
-// op is one operation of one client; i counts that client's operations.
-type op func(ctx context.Context, client, i int) error
-
 // runRound starts both servers and takes every case to the one and then to the other, the first in
 // turns: what the machine does meanwhile meets both.
-func runRound(o *options, round int, res *results) error {
+func runRound(o *options, round int, res *measure.Results) error {
 	ctx := context.Background()
 	var servers [2]*server
 
-	order := []int{ours, reference}
+	order := []int{measure.Ours, measure.Reference}
 	if round%2 == 1 {
-		order = []int{reference, ours}
+		order = []int{measure.Reference, measure.Ours}
 	}
 	defer func() {
 		for _, s := range servers {
@@ -84,7 +80,7 @@ func runRound(o *options, round int, res *results) error {
 		}
 		warmUp := *o
 		warmUp.seconds = o.seconds / 6
-		if err := s.loop(ctx, &warmUp, 8, newResults()); err != nil {
+		if err := s.loop(ctx, &warmUp, 8, measure.NewResults()); err != nil {
 			return err
 		}
 	}
@@ -95,7 +91,7 @@ func runRound(o *options, round int, res *results) error {
 	}
 	var steps []step
 	each := func(name string, clients []int,
-		run func(*server, context.Context, *options, int, *results) error) {
+		run func(*server, context.Context, *options, int, *measure.Results) error) {
 		for _, n := range clients {
 			n := n
 			steps = append(steps, step{withClients(name, n), func(s *server) error {
@@ -119,7 +115,7 @@ func runRound(o *options, round int, res *results) error {
 		}
 		for _, which := range order {
 			// What one case leaves to be written back must not be paid by the next.
-			if err := syncDisk(o.dir); err != nil {
+			if err := measure.SyncDisk(o.dir); err != nil {
 				return err
 			}
 			runtime.GC()
@@ -127,23 +123,13 @@ func runRound(o *options, round int, res *results) error {
 				return fmt.Errorf("%s, %s: %w", serverNames[which], step.name, err)
 			}
 		}
-		if got := res.of[step.name]; got != nil {
-			a, b := got[ours][round], got[reference][round]
-			log.Printf("  %-12s %12.1f %12.1f  p99 %v %v  cpu %v %v", step.name, a.value,
-				b.value, a.p99.Round(10*time.Microsecond), b.p99.Round(10*time.Microsecond), a.cpu, b.cpu)
+		if got := res.Of[step.name]; got != nil {
+			a, b := got[measure.Ours][round], got[measure.Reference][round]
+			log.Printf("  %-12s %12.1f %12.1f  p99 %v %v  cpu %v %v", step.name, a.Value,
+				b.Value, a.P99.Round(10*time.Microsecond), b.P99.Round(10*time.Microsecond), a.CPU, b.CPU)
 		}
 	}
 	return nil
-}
-
-// syncDisk writes back what the measured disk, and no other, has to.
-func syncDisk(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.Syncfs(int(f.Fd()))
 }
 
 // makeBase commits the layers below the snapshots of loop, stats and mountsOf.
@@ -177,76 +163,10 @@ func (s *server) expectHeld(ctx context.Context) error {
 	return nil
 }
 
-// drive has clients repeat op until the time is over, and tells how it went.
-func (s *server) drive(ctx context.Context, seconds float64, clients int, do op) (sample, int, error) {
-	var (
-		wait    sync.WaitGroup
-		stop    int32
-		mu      sync.Mutex
-		failure error
-		took    = make([][]time.Duration, clients)
-	)
-	cpu, err := s.cpu()
-	if err != nil {
-		return sample{}, 0, err
-	}
-	begin := time.Now()
-	timer := time.AfterFunc(time.Duration(seconds*float64(time.Second)), func() {
-		atomic.StoreInt32(&stop, 1)
-	})
-	defer timer.Stop()
-	for c := 0; c < clients; c++ {
-		wait.Add(1)
-		go func(c int) {
-			defer wait.Done()
-			mine := make([]time.Duration, 0, 1<<14)
-			for i := 0; atomic.LoadInt32(&stop) == 0; i++ {
-				from := time.Now()
-				if err := do(ctx, c, i); err != nil {
-					mu.Lock()
-					failure = err
-					mu.Unlock()
-					atomic.StoreInt32(&stop, 1)
-					return
-				}
-				mine = append(mine, time.Since(from))
-			}
-			took[c] = mine
-		}(c)
-	}
-	wait.Wait()
-	elapsed := time.Since(begin)
-	if failure != nil {
-		return sample{}, 0, failure
-	}
-	after, err := s.cpu()
-	if err != nil {
-		return sample{}, 0, err
-	}
-	return summarise(took, elapsed, after-cpu)
-}
-
-func summarise(took [][]time.Duration, elapsed, cpu time.Duration) (sample, int, error) {
-	var all []time.Duration
-	for _, mine := range took {
-		all = append(all, mine...)
-	}
-	if len(all) == 0 {
-		return sample{}, 0, fmt.Errorf("not one operation came to its end")
-	}
-	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
-	return sample{
-		value: float64(len(all)) / elapsed.Seconds(),
-		p50:   percentile(all, 0.50),
-		p99:   percentile(all, 0.99),
-		cpu:   cpu / time.Duration(len(all)),
-	}, len(all), nil
-}
-
 // chain is what unpacking images does: Prepare on the layer below, Commit, and so on upwards.
-func (s *server) chain(ctx context.Context, o *options, clients int, res *results) error {
+func (s *server) chain(ctx context.Context, o *options, clients int, res *measure.Results) error {
 	name := func(c, i int) string { return fmt.Sprintf("chain-%d-%d", c, i) }
-	got, n, err := s.drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
+	got, n, err := s.Drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
 		key, parent := fmt.Sprintf("extract-%d-%d", c, i), ""
 		if i%chainLayers > 0 {
 			parent = name(c, i-1)
@@ -263,7 +183,7 @@ func (s *server) chain(ctx context.Context, o *options, clients int, res *result
 	if err != nil {
 		return err
 	}
-	res.add(withClients(caseChain, clients), s.which, got)
+	res.Add(withClients(caseChain, clients), s.Which, got)
 
 	s.held += n
 	if err := s.expectHeld(ctx); err != nil {
@@ -277,8 +197,8 @@ func (s *server) chain(ctx context.Context, o *options, clients int, res *result
 }
 
 // loop is what starting and removing containers does.
-func (s *server) loop(ctx context.Context, o *options, clients int, res *results) error {
-	got, n, err := s.drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
+func (s *server) loop(ctx context.Context, o *options, clients int, res *measure.Results) error {
+	got, n, err := s.Drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
 		key := fmt.Sprintf("container-%d-%d", c, i)
 		mounts, err := s.sn.Prepare(ctx, key, base, labels)
 		if err != nil {
@@ -292,7 +212,7 @@ func (s *server) loop(ctx context.Context, o *options, clients int, res *results
 	if err != nil {
 		return err
 	}
-	res.add(withClients(caseLoop, clients), s.which, got)
+	res.Add(withClients(caseLoop, clients), s.Which, got)
 	if err := s.expectHeld(ctx); err != nil {
 		return err
 	}
@@ -301,7 +221,7 @@ func (s *server) loop(ctx context.Context, o *options, clients int, res *results
 		return err
 	}
 	if clients == 32 {
-		res.add(caseCleanup, s.which, sample{value: float64(n) / took.Seconds()})
+		res.Add(caseCleanup, s.Which, measure.Sample{Value: float64(n) / took.Seconds()})
 	}
 	return nil
 }
@@ -328,9 +248,9 @@ func (s *server) few(ctx context.Context, run func(keys []string) error) error {
 	return err
 }
 
-func (s *server) stats(ctx context.Context, o *options, clients int, res *results) error {
+func (s *server) stats(ctx context.Context, o *options, clients int, res *measure.Results) error {
 	return s.few(ctx, func(keys []string) error {
-		got, _, err := s.drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
+		got, _, err := s.Drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
 			key := keys[(c+i)%len(keys)]
 			info, err := s.sn.Stat(ctx, key)
 			if err != nil {
@@ -343,15 +263,15 @@ func (s *server) stats(ctx context.Context, o *options, clients int, res *result
 			return nil
 		})
 		if err == nil {
-			res.add(withClients(caseStat, clients), s.which, got)
+			res.Add(withClients(caseStat, clients), s.Which, got)
 		}
 		return err
 	})
 }
 
-func (s *server) mountsOf(ctx context.Context, o *options, clients int, res *results) error {
+func (s *server) mountsOf(ctx context.Context, o *options, clients int, res *measure.Results) error {
 	return s.few(ctx, func(keys []string) error {
-		got, _, err := s.drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
+		got, _, err := s.Drive(ctx, o.seconds, clients, func(ctx context.Context, c, i int) error {
 			mounts, err := s.sn.Mounts(ctx, keys[(c+i)%len(keys)])
 			if err != nil {
 				return err
@@ -359,78 +279,37 @@ func (s *server) mountsOf(ctx context.Context, o *options, clients int, res *res
 			return checkMounts(mounts, baseLayers, i)
 		})
 		if err == nil {
-			res.add(withClients(caseMounts, clients), s.which, got)
+			res.Add(withClients(caseMounts, clients), s.Which, got)
 		}
 		return err
 	})
 }
 
 // fill Prepares containers until the store holds the wanted number, and measures each Prepare.
-func (s *server) fill(ctx context.Context, o *options, clients int, res *results) error {
-	var (
-		next    = int64(s.held) - 1
-		wait    sync.WaitGroup
-		mu      sync.Mutex
-		failure error
-		took    = make([][]time.Duration, clients)
-	)
-	cpu, err := s.cpu()
-	if err != nil {
-		return err
-	}
-	begin := time.Now()
-	for c := 0; c < clients; c++ {
-		wait.Add(1)
-		go func(c int) {
-			defer wait.Done()
-			for i := 0; ; i++ {
-				n := atomic.AddInt64(&next, 1)
-				if n >= int64(o.snapshots) {
-					return
-				}
-				from := time.Now()
-				mounts, err := s.sn.Prepare(ctx, fmt.Sprintf("held-%d", n), base, labels)
-				took[c] = append(took[c], time.Since(from))
-				if err == nil {
-					err = checkMounts(mounts, baseLayers, i)
-				}
-				if err != nil {
-					mu.Lock()
-					failure = err
-					mu.Unlock()
-					return
-				}
-			}
-		}(c)
-	}
-	wait.Wait()
-	elapsed := time.Since(begin)
-	if failure != nil {
-		return failure
-	}
-	after, err := s.cpu()
-	if err != nil {
-		return err
-	}
-	got, n, err := summarise(took, elapsed, after-cpu)
+func (s *server) fill(ctx context.Context, o *options, clients int, res *measure.Results) error {
+	n := o.snapshots - s.held
+	got, err := s.Share(ctx, n, clients, func(ctx context.Context, _, i int) error {
+		mounts, err := s.sn.Prepare(ctx, fmt.Sprintf("held-%d", i), base, labels)
+		if err != nil {
+			return err
+		}
+		return checkMounts(mounts, baseLayers, i)
+	})
 	if err != nil {
 		return err
 	}
 	s.held += n
-	if s.held != o.snapshots {
-		return fmt.Errorf("made %d snapshots, not %d", s.held, o.snapshots)
-	}
 	if err := s.expectHeld(ctx); err != nil {
 		return err
 	}
 	if err := s.expectDirectories(o.snapshots); err != nil {
 		return err
 	}
-	res.add(withClients(casePrepare, clients), s.which, got)
+	res.Add(withClients(casePrepare, clients), s.Which, got)
 	return nil
 }
 
-func (s *server) list(ctx context.Context, res *results) error {
+func (s *server) list(ctx context.Context, res *measure.Results) error {
 	var took []time.Duration
 	for i := 0; i < listTimes; i++ {
 		n := 0
@@ -448,23 +327,23 @@ func (s *server) list(ctx context.Context, res *results) error {
 		}
 	}
 	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
-	mid := percentile(took, 0.5)
-	res.add(caseList, s.which, sample{value: 1 / mid.Seconds(), p50: mid, p99: took[len(took)-1]})
+	mid := measure.Percentile(took, 0.5)
+	res.Add(caseList, s.Which, measure.Sample{Value: 1 / mid.Seconds(), P50: mid, P99: took[len(took)-1]})
 	return nil
 }
 
-func (s *server) weigh(res *results) error {
-	private, rss, err := s.memory()
+func (s *server) weigh(res *measure.Results) error {
+	private, rss, err := s.Memory()
 	if err != nil {
 		return err
 	}
-	res.add(casePrivate, s.which, sample{value: private})
-	res.add(caseRss, s.which, sample{value: rss})
+	res.Add(casePrivate, s.Which, measure.Sample{Value: private})
+	res.Add(caseRss, s.Which, measure.Sample{Value: rss})
 	return nil
 }
 
-func (s *server) starts(res *results) error {
-	if err := s.stop(); err != nil {
+func (s *server) starts(res *measure.Results) error {
+	if err := s.Stop(); err != nil {
 		return err
 	}
 	var took []float64
@@ -475,7 +354,7 @@ func (s *server) starts(res *results) error {
 		}
 		took = append(took, t.Seconds()*1000)
 	}
-	res.add(caseStart, s.which, sample{value: median(took)})
+	res.Add(caseStart, s.Which, measure.Sample{Value: measure.Median(took)})
 	return nil
 }
 

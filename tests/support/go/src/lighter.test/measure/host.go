@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package measure
 
 import (
 	"fmt"
@@ -11,10 +11,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// describeHost tells what a reader needs to know of the machine, as "name=value".
-func describeHost(dir string) (facts, error) {
+// DescribeHost tells what a reader needs to know of the machine, as "name=value".
+func DescribeHost(dir string) (Facts, error) {
 	var uts syscall.Utsname
 	if err := syscall.Uname(&uts); err != nil {
 		return nil, err
@@ -43,7 +45,7 @@ func describeHost(dir string) (facts, error) {
 	if strings.Contains(procField("/proc/cpuinfo", "flags"), " hypervisor") {
 		cpu += ", virtual machine"
 	}
-	return facts{
+	return Facts{
 		fmt.Sprintf("CPU=%s; %d cores", cpu, runtime.NumCPU()),
 		fmt.Sprintf("memory=%.1f GiB", float64(info.Totalram)*float64(info.Unit)/(1<<30)),
 		"kernel=" + release.String(),
@@ -141,5 +143,15 @@ func timeSync(dir string) (time.Duration, error) {
 		took = append(took, time.Since(from))
 	}
 	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
-	return percentile(took, 0.5), nil
+	return Percentile(took, 0.5), nil
+}
+
+// SyncDisk writes back what the measured disk, and no other, has to.
+func SyncDisk(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
 }

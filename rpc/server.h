@@ -35,7 +35,10 @@ struct rpc_buf;
 
 enum rpc_kind { RPC_UNARY, RPC_SERVER_STREAM, RPC_BIDI_STREAM };
 
-/* The handler only computes, or reads a few rows that are in memory as a rule: run it on the poller. */
+/*
+ * The handler only computes, or reads a few rows that are in memory as a rule: run it on the poller. Of a stream, that
+ * goes for open() and half_close(); see also message_quick and close_is_quick.
+ */
 #define RPC_INLINE 1u
 
 /* The handler is carried through once begun: that its caller goes meanwhile is not looked for. */
@@ -73,6 +76,8 @@ typedef int (*rpc_later_fn)(void *self, struct rpc_call *call, bool may_wait,
  *        Only after 1 do others follow.
  * @open: the call has begun. Server streams get their one request here, bidirectional ones NULL.
  * @message: the client sent a message; @msg is gone when this returns. The next one is asked for only then.
+ * @message_quick: with RPC_INLINE: as message(), on the poller, where nothing may wait. Return: 1: nothing was done that
+ *        message() does not do as well, which is called next. Large messages go to message() directly.
  * @half_close: the client sends no more
  * @writable: after rpc_call_send() returned 1: the queue has drained below its low water mark
  * @close: the call is over for whatever reason (finished, failed, cancelled, connection lost, server
@@ -88,9 +93,12 @@ struct rpc_stream_ops {
 		    struct err *err);
 	int (*message)(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
 		       struct err *err);
+	int (*message_quick)(void *self, struct rpc_call *call, const ProtobufCMessage *msg,
+			     struct err *err);
 	int (*half_close)(void *self, struct rpc_call *call, struct err *err);
 	int (*writable)(void *self, struct rpc_call *call, struct err *err);
 	void (*close)(void *self, struct rpc_call *call);
+	bool (*close_is_quick)(const struct rpc_call *call);
 };
 
 /**

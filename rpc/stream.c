@@ -28,14 +28,19 @@
 #define CROWDED_QUEUE_BYTES ((size_t)16 << 10)
 
 static void work(struct pool_job *job);
+static bool work_here(struct rpc_call *call);
 
-/* The call is to be looked at, off the poller, which calls this. The lock is held. */
+/* The call is to be looked at: here, on the poller, or off it. The lock is held; it is released for a while. */
 static void schedule(struct rpc_call *call)
 {
 	if (call->stream.running)
 		return;
 	call->stream.running = true;
 	call_ref(call);
+	if ((call->method->row->flags & RPC_INLINE) && work_here(call)) {
+		call_unref(call);
+		return;
+	}
 	call->job.run = work;
 	server_serve_soon(call);
 }
@@ -243,9 +248,11 @@ static int on_open(struct rpc_call *call, struct err *err)
 	return row->stream->open(self, call, call->stream.request, err);
 }
 
-static int on_message(struct rpc_call *call, struct err *err)
+static int on_message(struct rpc_call *call, bool may_wait, struct err *err)
 {
 	const struct rpc_method *row = call->method->row;
+	int (*fn)(void *self, struct rpc_call *call, const ProtobufCMessage *msg, struct err *err) =
+		may_wait ? row->stream->message : row->stream->message_quick;
 	grpc_byte_buffer *buffer = take_ptr(call->stream.received);
 	CLEANUP(arena_done) struct arena arena;
 	ProtobufCMessage *msg;
@@ -257,27 +264,40 @@ static int on_message(struct rpc_call *call, struct err *err)
 				 &call->stream.bytes, &call->stream.n_bytes, err);
 	} else {
 		r = buffer_unpack(buffer, row->request, &arena, &msg, err);
-		grpc_byte_buffer_destroy(take_ptr(buffer));
 	}
-	if (r == 0 && row->stream->message)
-		r = row->stream->message(call->method->service->self, call, msg, err);
+	if (r == 0 && fn)
+		r = fn(call->method->service->self, call, msg, err);
 	call->stream.bytes = NULL;
 	call->stream.n_bytes = 0;
-	if (buffer)
+	if (r > 0)
+		call->stream.received = buffer;
+	else
 		grpc_byte_buffer_destroy(buffer);
 	return r;
 }
 
-static int tell(struct rpc_call *call, unsigned int event, struct err *err)
+/* May the handler be told of this on the poller? */
+static bool is_quick(const struct rpc_call *call, unsigned int event)
+{
+	if (event == EVENT_MESSAGE)
+		return call->method->row->stream->message_quick &&
+		       grpc_byte_buffer_length(call->stream.received) <= INLINE_MAX_BYTES;
+	return event == EVENT_OPEN || event == EVENT_HALF_CLOSE;
+}
+
+/* Return: 0; 1, unless @may_wait: nothing was done; -1. */
+static int tell(struct rpc_call *call, unsigned int event, bool may_wait, struct err *err)
 {
 	const struct rpc_stream_ops *ops = call->method->row->stream;
 	void *self = call->method->service->self;
 
+	if (!may_wait && !is_quick(call, event))
+		return 1;
 	switch (event) {
 	case EVENT_OPEN:
 		return on_open(call, err);
 	case EVENT_MESSAGE:
-		return on_message(call, err);
+		return on_message(call, may_wait, err);
 	case EVENT_HALF_CLOSE:
 		return ops->half_close ? ops->half_close(self, call, err) : 0;
 	default:
@@ -295,8 +315,13 @@ static void forget_events(struct stream *s)
 	}
 }
 
-/* The next event in its order; the lock is held. Return: false when there is nothing more to do now. */
-static bool step(struct rpc_call *call)
+enum step { STEP_NONE, STEP_DONE, STEP_WAITS };
+
+/*
+ * The next event in its order; the lock is held.
+ * Return: STEP_NONE when there is nothing more to do now; STEP_WAITS, unless @may_wait: the next may have to wait.
+ */
+static enum step step(struct rpc_call *call, bool may_wait)
 {
 	const struct rpc_method *row = call->method->row;
 	struct stream *s = &call->stream;
@@ -307,16 +332,20 @@ static bool step(struct rpc_call *call)
 	if (s->over || s->ending)
 		forget_events(s);
 	if (!s->events)
-		return false;
+		return STEP_NONE;
 	event = s->events & -s->events; /* the lowest bit: open before message before half close */
 	s->events &= ~event;
 
 	s->in_callback = true;
 	pthread_mutex_unlock(&s->mutex);
-	r = tell(call, event, &err);
+	r = tell(call, event, may_wait, &err);
 	pthread_mutex_lock(&s->mutex);
 	s->in_callback = false;
 
+	if (r > 0) {
+		s->events |= event;
+		return STEP_WAITS;
+	}
 	if (r < 0) {
 		call_explain_stop(call, &err);
 		fail(call, &err);
@@ -324,7 +353,7 @@ static bool step(struct rpc_call *call)
 	if (row->kind == RPC_BIDI_STREAM && event == EVENT_MESSAGE)
 		receive(call);
 	pump(call);
-	return true;
+	return STEP_DONE;
 }
 
 /* Is it all behind us? The lock is held. */
@@ -341,7 +370,7 @@ static void work(struct pool_job *job)
 	bool last;
 
 	pthread_mutex_lock(&s->mutex);
-	while (step(call))
+	while (step(call, true) == STEP_DONE)
 		;
 	last = finished(s);
 	if (last) {
@@ -358,6 +387,40 @@ static void work(struct pool_job *job)
 		call_unref(call); /* the one that the call began with */
 	}
 	call_unref(call);
+}
+
+/* Would close() have to wait? The lock is held. */
+static bool close_waits(struct rpc_call *call)
+{
+	const struct rpc_stream_ops *ops = call->method->row->stream;
+
+	return call->stream.opened && ops->close &&
+	       !(ops->close_is_quick && ops->close_is_quick(call));
+}
+
+/* As work(), on the poller. The lock is held; it is released for a while. Return: is it done? Else it is for a worker. */
+static bool work_here(struct rpc_call *call)
+{
+	const struct rpc_stream_ops *ops = call->method->row->stream;
+	struct stream *s = &call->stream;
+	enum step r;
+
+	while ((r = step(call, false)) == STEP_DONE)
+		;
+	if (r == STEP_WAITS || (finished(s) && close_waits(call)))
+		return false;
+	if (!finished(s)) {
+		s->running = false;
+		return true;
+	}
+	s->finished = true;
+	drop_queue(call);
+	pthread_mutex_unlock(&s->mutex);
+	if (s->opened && ops->close)
+		ops->close(call->method->service->self, call);
+	pthread_mutex_lock(&s->mutex);
+	call_unref(call); /* the one that the call began with */
+	return true;
 }
 
 static void closed(struct rpc_tag *tag, bool ok)

@@ -30,6 +30,7 @@ typedef Lighter__Test__RawNote RawNote;
  * @n_waiting: calls inside Wait
  * @n_opened, @n_closed: streams
  * @n_half_closed: streams whose client said that it sends no more
+ * @n_brisk: messages of Brisk that no worker was needed for
  * @n_blocked: times a stream was told to wait, its queue being full
  * @most_sent: bytes that one Count or Flood stream got rid of, so far
  * @n_flooded: Flood streams that could send no more
@@ -49,6 +50,7 @@ struct rig {
 	atomic_uint n_closed;
 	atomic_uint n_half_closed;
 	atomic_uint n_messages;
+	atomic_uint n_brisk;
 	atomic_uint n_blocked;
 	atomic_uint n_flooded;
 	atomic_ullong most_sent;

@@ -372,6 +372,8 @@ static void client_that_does_not_read_is_given_up_sooner_in_a_crowd(void **state
 static void *cancel_often(void *arg)
 {
 	unsigned int seed = (unsigned int)(uintptr_t)pthread_self();
+	static const char *const methods[] = {NULL, METHOD("Chat"), METHOD("Count"),
+					      METHOD("Brisk")};
 	struct rig *rig = arg;
 
 	for (int i = 0; i < N_CANCELS; i++) {
@@ -396,9 +398,10 @@ static void *cancel_often(void *arg)
 			caller_done(&caller);
 			continue;
 		}
-		r = rpc_stream_open(rig->client, &caller.ctx,
-				    dice % 3 == 1 ? METHOD("Chat") : METHOD("Count"), NULL, 0,
-				    &lighter__test__note__descriptor, &stream, &err);
+		if (dice / 12 % 3 == 0)
+			request.text = (char *)"slowly";
+		r = rpc_stream_open(rig->client, &caller.ctx, methods[dice % 3 + dice / 36 % 2],
+				    NULL, 0, &lighter__test__note__descriptor, &stream, &err);
 		assert_int_equal(r, 0);
 		if (dice / 3 % 4 > 0)
 			r = rpc_stream_send(stream, &request.base, &err);
@@ -587,6 +590,81 @@ static void a_method_may_have_a_queue_of_its_own(void **state)
 	rig_wait(&rig->n_closed, 1, "close()");
 }
 
+/* Small messages are answered on the poller, large ones and those that have to wait by a worker, all in their order. */
+static void messages_may_be_served_without_a_worker(void **state)
+{
+	Note large = LIGHTER__TEST__NOTE__INIT;
+	struct rpc_stream *stream;
+	struct rig *rig = *state;
+	struct caller caller;
+	struct err err;
+
+	caller_init(&caller);
+	stream = rig_open(rig, &caller, "Brisk");
+	say(stream, "one");
+	assert_string_equal(next(stream, &caller.arena)->text, "one");
+	assert_int_equal(rig->n_brisk, 1);
+	say(stream, "slowly");
+	assert_string_equal(next(stream, &caller.arena)->text, "slowly");
+	assert_int_equal(rig->n_brisk, 1);
+	large.text = (char *)"large";
+	large.data.len = INLINE_MAX_BYTES;
+	large.data.data = calloc(1, large.data.len);
+	assert_non_null(large.data.data);
+	assert_ok(rpc_stream_send(stream, &large.base, &err), &err);
+	assert_int_equal(next(stream, &caller.arena)->data.len, INLINE_MAX_BYTES);
+	free(large.data.data);
+	assert_int_equal(rig->n_brisk, 1);
+	/* Many without waiting: they come back in their order. */
+	for (int i = 0; i < 100; i++)
+		say(stream, i % 7 ? "twice" : "slowly");
+	for (int i = 0; i < 100; i++)
+		for (int k = 0; k < (i % 7 ? 2 : 1); k++)
+			assert_string_equal(next(stream, &caller.arena)->text,
+					    i % 7 ? "twice" : "slowly");
+	assert_true(rig->n_brisk > 1);
+	assert_ok(rpc_stream_half_close(stream, &err), &err);
+	assert_string_equal(next(stream, &caller.arena)->text, "bye");
+	ends_well(stream, &caller.arena);
+	rpc_stream_free(stream);
+
+	stream = rig_open(rig, &caller, "Brisk");
+	say(stream, "finish");
+	assert_string_equal(next(stream, &caller.arena)->text, "finish");
+	ends_well(stream, &caller.arena);
+	rpc_stream_free(stream);
+	caller_done(&caller);
+	rig_wait(&rig->n_closed, 2, "close()");
+	assert_int_equal(rig->n_opened, 2);
+}
+
+static void brisk_messages_may_fail(void **state)
+{
+	RawNote raw = LIGHTER__TEST__RAW_NOTE__INIT;
+	struct rpc_stream *stream;
+	struct rig *rig = *state;
+	struct caller caller;
+	ProtobufCMessage *msg;
+	struct err err;
+
+	caller_init(&caller);
+	stream = rig_open(rig, &caller, "Brisk");
+	say(stream, "fail");
+	assert_fails(rpc_stream_recv(stream, &caller.arena, &msg, &err), &err, ERR_ABORTED);
+	rpc_stream_free(stream);
+	/* No UTF-8: the handler never sees it. */
+	stream = rig_open(rig, &caller, "Brisk");
+	raw.text.data = (uint8_t *)"\xff";
+	raw.text.len = 1;
+	assert_ok(rpc_stream_send(stream, &raw.base, &err), &err);
+	assert_fails(rpc_stream_recv(stream, &caller.arena, &msg, &err), &err,
+		     ERR_INVALID_ARGUMENT);
+	rpc_stream_free(stream);
+	caller_done(&caller);
+	rig_wait(&rig->n_closed, 2, "close()");
+	assert_int_equal(rig->n_messages, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -609,6 +687,8 @@ int main(void)
 		TEST(quick_answers_come_without_opening_anything),
 		TEST(quick_may_answer_nothing_or_fail),
 		TEST(what_is_not_quick_goes_on_as_a_stream),
+		TEST(messages_may_be_served_without_a_worker),
+		TEST(brisk_messages_may_fail),
 		TEST(a_method_may_have_a_queue_of_its_own),
 	};
 

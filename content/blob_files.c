@@ -363,6 +363,80 @@ int blob_files_add(struct blob_files *files, const struct digest *digest, int fr
 	return 0;
 }
 
+static int write_all(int fd, const char *bytes, size_t size)
+{
+	while (size > 0) {
+		ssize_t n = write(fd, bytes, size);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		bytes += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+/* A file of its own in any case: of one that has lost its row somebody may still be reading. */
+static int make_file(struct blob_files *files, const char *path)
+{
+	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+	int fd = openat(files->fd, path, flags, 0600);
+
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && blob_files_drop_idle(files))
+		fd = openat(files->fd, path, flags, 0600);
+	if (fd >= 0 || errno != EEXIST || unlinkat(files->fd, path, 0) < 0)
+		return fd;
+	return openat(files->fd, path, flags, 0600);
+}
+
+int blob_files_write(struct blob_files *files, const struct digest *digest, const void *bytes,
+		     size_t size, int *ret_fd, struct err *err)
+{
+	CLEANUP(close_fd) int fd = -1;
+	char path[BLOB_PATH_MAX];
+
+	blob_path(digest, path);
+	fd = make_file(files, path);
+	if (fd < 0)
+		return err_sys(err, "make 'blobs/%s'", path);
+	if (write_all(fd, bytes, size) < 0) {
+		(err_sys)(err, "write 'blobs/%s'", path);
+		(void)unlinkat(files->fd, path, 0);
+		return -1;
+	}
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+bool blob_files_holds(struct blob_files *files, const struct digest *digest, const void *bytes,
+		      size_t size, int *ret_fd)
+{
+	CLEANUP(close_fd) int fd = -1;
+	CLEANUP(free_ptr) char *held = malloc(size + 1);
+	char path[BLOB_PATH_MAX];
+	struct stat st;
+
+	if (!held)
+		return false;
+	fd = openat(files->fd, blob_path(digest, path),
+		    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    read(fd, held, size + 1) != (ssize_t)size || memcmp(held, bytes, size) != 0)
+		return false;
+	*ret_fd = take_fd(&fd);
+	return true;
+}
+
+int blob_files_sync_dirs(struct blob_files *files, struct err *err)
+{
+	for (size_t i = 0; !files->ordered && i < ARRAY_LEN(algorithms); i++)
+		if (fs_sync(files->dirs[i], algorithms[i], err) < 0)
+			return -1;
+	return 0;
+}
+
 static int sync_dir(void *arg, struct err *err)
 {
 	const int *fd = arg;

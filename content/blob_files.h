@@ -65,6 +65,20 @@ ERR_CHECKED int blob_files_add(struct blob_files *files, const struct digest *di
 			       const char *name, int fd, bool *ret_broken, struct err *err);
 
 /**
+ * blob_files_write() - make the file of @digest from memory; not synced
+ * @ret_fd: the file. One that is there already has no row, and is replaced.
+ */
+ERR_CHECKED int blob_files_write(struct blob_files *files, const struct digest *digest,
+				 const void *bytes, size_t size, int *ret_fd, struct err *err);
+
+/** blob_files_holds() - is there a file of @digest with these bytes? Then @ret_fd is it. */
+bool blob_files_holds(struct blob_files *files, const struct digest *digest, const void *bytes,
+		      size_t size, int *ret_fd);
+
+/** blob_files_sync_dirs() - where that is not done by syncing files: make names durable */
+ERR_CHECKED int blob_files_sync_dirs(struct blob_files *files, struct err *err);
+
+/**
  * blob_files_barrier() - for blob_rows_add(), of what blob_files_add() has left to be done for @digest
  * @ret_arg: what the function returned is to be called with
  * Return: NULL when nothing is.

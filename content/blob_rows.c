@@ -231,10 +231,29 @@ static int set_labels(struct db_conn *conn, const struct key *key, const struct 
 	return 0;
 }
 
+/** struct addition - @bytes: to be held too; NULL: none */
 struct addition {
 	const struct blob_info *info;
+	const void *bytes;
 	int64_t now_ns;
+	int64_t bytes_id;
 };
+
+static int add_bytes(struct db_conn *conn, const struct key *key, struct addition *addition,
+		     struct err *err)
+{
+	static const char sql[] = "INSERT INTO unsynced (digest, bytes) VALUES (?1, ?2)";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	bind_key(stmt, 1, key);
+	db_bind_blob(stmt, 2, addition->bytes, (size_t)addition->info->size_bytes);
+	if (run(stmt, err) < 0)
+		return -1;
+	addition->bytes_id = db_last_insert_id(conn);
+	return 0;
+}
 
 static int add_row(struct db_conn *conn, void *arg, struct err *err)
 {
@@ -256,6 +275,8 @@ static int add_row(struct db_conn *conn, void *arg, struct err *err)
 	if (db_n_changed(conn) == 0)
 		return err_set(err, ERR_ALREADY_EXISTS, "content %s: already exists",
 			       digest_format(&addition->info->digest, text));
+	if (addition->bytes && add_bytes(conn, &key, addition, err) < 0)
+		return -1;
 	return set_labels(conn, &key, &addition->info->labels, err);
 }
 
@@ -266,6 +287,17 @@ int blob_rows_add(struct blob_rows *rows, const struct blob_info *info,
 	struct addition addition = {.info = info, .now_ns = realtime_ns()};
 
 	return db_write(rows->db, add_row, &addition, barrier, barrier_arg, err);
+}
+
+int blob_rows_add_bytes(struct blob_rows *rows, const struct blob_info *info, const void *bytes,
+			int64_t *ret_id, struct err *err)
+{
+	struct addition addition = {.info = info, .bytes = bytes, .now_ns = realtime_ns()};
+
+	if (db_write(rows->db, add_row, &addition, NULL, NULL, err) < 0)
+		return -1;
+	*ret_id = addition.bytes_id;
+	return 0;
 }
 
 static int remove_row(struct db_conn *conn, void *arg, struct err *err)
@@ -289,6 +321,74 @@ int blob_rows_remove(struct blob_rows *rows, const struct digest *digest, struct
 	struct digest copy = *digest;
 
 	return db_write(rows->db, remove_row, &copy, NULL, NULL, err);
+}
+
+/* --- bytes ---------------------------------------------------------------------------------------- */
+
+struct forget {
+	const int64_t *ids;
+	size_t n;
+};
+
+static int forget_rows(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "DELETE FROM unsynced WHERE id = ?1";
+	const struct forget *forget = arg;
+	struct db_stmt *stmt;
+
+	for (size_t i = 0; i < forget->n; i++) {
+		if (db_prepare(conn, sql, &stmt, err) < 0)
+			return -1;
+		db_bind_int(stmt, 1, forget->ids[i]);
+		if (run(stmt, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int blob_rows_forget_bytes(struct blob_rows *rows, const int64_t *ids, size_t n, struct err *err)
+{
+	struct forget forget = {ids, n};
+
+	return n ? db_write(rows->db, forget_rows, &forget, NULL, NULL, err) : 0;
+}
+
+struct bytes_walk {
+	blob_bytes_fn fn;
+	void *arg;
+};
+
+static int walk_bytes(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "SELECT u.id, u.digest, u.bytes, b.size_bytes FROM unsynced u "
+				  "LEFT JOIN blobs b ON b.digest = u.digest ORDER BY u.id";
+	const struct bytes_walk *walk = arg;
+	struct db_stmt *stmt;
+	int result = 0, row;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	while (result == 0 && (row = db_step(stmt, err)) != 0) {
+		struct digest digest;
+		const void *bytes;
+		size_t size;
+		bool exists;
+
+		if (row < 0 || read_digest(stmt, 1, &digest, err) < 0)
+			return -1;
+		bytes = db_column_blob(stmt, 2, &size);
+		exists = !db_column_is_null(stmt, 3) && db_column_int(stmt, 3) == (int64_t)size;
+		result = walk->fn(walk->arg, db_column_int(stmt, 0), &digest, exists, bytes, size,
+				  err);
+	}
+	return result;
+}
+
+int blob_rows_walk_bytes(struct blob_rows *rows, blob_bytes_fn fn, void *arg, struct err *err)
+{
+	struct bytes_walk walk = {fn, arg};
+
+	return db_read(rows->db, walk_bytes, &walk, err);
 }
 
 /* --- update -------------------------------------------------------------------------------------- */

@@ -35,6 +35,25 @@ ERR_CHECKED int blob_rows_add(struct blob_rows *rows, const struct blob_info *in
 			      int (*barrier)(void *barrier_arg, struct err *err), void *barrier_arg,
 			      struct err *err);
 
+/**
+ * blob_rows_add_bytes() - the same, with the blob's bytes, until blob_rows_forget_bytes()
+ * @ret_id: names the bytes
+ */
+ERR_CHECKED int blob_rows_add_bytes(struct blob_rows *rows, const struct blob_info *info,
+				    const void *bytes, int64_t *ret_id, struct err *err);
+
+/** blob_rows_forget_bytes() - drop what @n ids name; ids that name nothing are no error */
+ERR_CHECKED int blob_rows_forget_bytes(struct blob_rows *rows, const int64_t *ids, size_t n,
+				       struct err *err);
+
+/* @exists: there is a row of that blob, of that size. Return: as for blob_walk_fn. */
+typedef int (*blob_bytes_fn)(void *arg, int64_t id, const struct digest *digest, bool exists,
+			     const void *bytes, size_t size, struct err *err);
+
+/** blob_rows_walk_bytes() - all bytes that are held. Return: 0 at the end, 1 when @fn stopped it; -1. */
+ERR_CHECKED int blob_rows_walk_bytes(struct blob_rows *rows, blob_bytes_fn fn, void *arg,
+				     struct err *err);
+
 /** blob_rows_update() - change labels; see struct blob_update */
 ERR_CHECKED int blob_rows_update(struct blob_rows *rows, struct ctx *ctx,
 				 const struct blob_update *req, struct blob_info *ret_info,

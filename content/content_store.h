@@ -116,11 +116,11 @@ typedef int (*ingest_walk_fn)(void *arg, const struct ingest_info *info, struct 
  *
  * @ingest_open: begin or take up the ingest @ref, for one writer at a time; waits a little for another to end.
  *               @total_bytes: 0: not known. Another total than was given before begins anew, without bytes.
- *               @expected: NULL, or what the digest will be.
+ *               @expected: NULL, or what the digest will be. Return: as blob_open().
  * @ingest_expect: to be told of a digest later. ALREADY_EXISTS when such a blob is there.
  * @ingest_state: where it stands, with the digest of the bytes held
  * @ingest_write: @offset: where the @n pieces go: where the bytes held end; or 0, which drops them first. On
- *                failure some may have been written: see ingest_state().
+ *                failure some may have been written: see ingest_state(). Return: as blob_open().
  * @ingest_commit: the bytes become a blob: verified, durable, with its labels; all of it or nothing.
  *                 @ret_digest: the blob's. The ingest is gone then, and still to be closed.
  * @ingest_close: the ingest stays, with the bytes it holds
@@ -156,14 +156,14 @@ struct content_store_ops {
 	int (*abort)(void *self, struct ctx *ctx, const char *ref, struct err *err);
 
 	int (*ingest_open)(void *self, struct ctx *ctx, const char *ref, uint64_t total_bytes,
-			   const struct digest *expected, struct ingest **ret_ingest,
+			   const struct digest *expected, bool may_wait, struct ingest **ret_ingest,
 			   struct err *err);
 	int (*ingest_expect)(void *self, struct ctx *ctx, struct ingest *ingest,
 			     const struct digest *expected, struct err *err);
 	int (*ingest_state)(void *self, struct ingest *ingest, struct ingest_info *ret_info,
 			    struct digest *ret_digest, struct err *err);
 	int (*ingest_write)(void *self, struct ctx *ctx, struct ingest *ingest, uint64_t offset,
-			    const struct iovec *pieces, size_t n, struct err *err);
+			    const struct iovec *pieces, size_t n, bool may_wait, struct err *err);
 	int (*ingest_commit)(void *self, struct ctx *ctx, struct ingest *ingest,
 			     const struct ingest_commit *req, struct digest *ret_digest,
 			     struct err *err);

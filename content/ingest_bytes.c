@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -28,6 +29,8 @@ void ingest_bytes_done(struct ingest_bytes *bytes)
 	ingest_bytes_close(bytes);
 	digest_state_free(bytes->running);
 	bytes->running = NULL;
+	free(bytes->memory);
+	bytes->memory = NULL;
 }
 
 /* --- the digest ----------------------------------------------------------------------------------- */
@@ -105,6 +108,9 @@ int ingest_bytes_digest_as(struct ingest_bytes *bytes, struct ctx *ctx,
 
 	if (!algorithm || algorithm == bytes->algorithm)
 		return ingest_bytes_digest(bytes, ret_digest, err);
+	if (bytes->memory)
+		return digest_of(algorithm, bytes->memory, (size_t)bytes->held_bytes, ret_digest,
+				 err);
 	if (digest_file(bytes->fd, bytes->held_bytes, ctx, algorithm, &state, err) < 0)
 		return -1;
 	r = digest_state_peek(state, ret_digest, err);
@@ -168,6 +174,45 @@ int ingest_bytes_create(struct ingest_bytes *bytes, int dirfd, const char *name,
 	return 0;
 }
 
+int ingest_bytes_hold(struct ingest_bytes *bytes, struct err *err)
+{
+	bytes->memory = malloc(INGEST_MEMORY_BYTES);
+	return bytes->memory ? 0 : err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for an ingest");
+}
+
+void ingest_bytes_forget(struct ingest_bytes *bytes)
+{
+	free(bytes->memory);
+	bytes->memory = NULL;
+	bytes->held_bytes = 0;
+	forget_digest(bytes);
+}
+
+int ingest_bytes_spill(struct ingest_bytes *bytes, struct err *err)
+{
+	uint64_t done = 0;
+	int r = 0;
+
+	while (r == 0 && done < bytes->held_bytes) {
+		const struct iovec rest = {bytes->memory + done,
+					   (size_t)(bytes->held_bytes - done)};
+		ssize_t n = pwritev(bytes->fd, &rest, 1, (off_t)done);
+
+		if (n >= 0)
+			done += (uint64_t)n;
+		else if (errno != EINTR)
+			r = err_sys(err, "write at byte %llu", (unsigned long long)done);
+	}
+	if (r < 0) {
+		/* What is held has to have the digest that goes with it: it is computed anew. */
+		forget_digest(bytes);
+		bytes->held_bytes = done;
+	}
+	free(bytes->memory);
+	bytes->memory = NULL;
+	return r;
+}
+
 void ingest_bytes_close(struct ingest_bytes *bytes)
 {
 	close_fd(&bytes->fd);
@@ -195,14 +240,14 @@ static void reserve(struct ingest_bytes *bytes, size_t len, uint64_t total_bytes
 }
 
 /*
- * Give the disk its work early, so that a commit finds little left to sync. An error shows itself then: here
- * nothing waits.
+ * Give the disk its work early, so that a commit finds little left to sync: what there is of a whole blob at once, and
+ * before it is hashed. An error shows itself then: here nothing waits.
  */
 static void flush(struct ingest_bytes *bytes, uint64_t total_bytes)
 {
 	uint64_t len = bytes->held_bytes - bytes->flushed_bytes;
 
-	if (len < FLUSH_BYTES && (bytes->held_bytes != total_bytes || len < RESERVE_FROM))
+	if (len == 0 || (len < FLUSH_BYTES && bytes->held_bytes != total_bytes))
 		return;
 	(void)sync_file_range(bytes->fd, (off_t)bytes->flushed_bytes, (off_t)len,
 			      SYNC_FILE_RANGE_WRITE);
@@ -237,7 +282,8 @@ static size_t drop_front(struct iovec *pieces, size_t n, size_t len)
 }
 
 /* Written first and hashed then, so that the digest is of what is held, whatever happens. */
-static int append_batch(struct ingest_bytes *bytes, struct iovec *pieces, size_t n, struct err *err)
+static int append_batch(struct ingest_bytes *bytes, struct iovec *pieces, size_t n,
+			uint64_t total_bytes, struct err *err)
 {
 	size_t i = drop_front(pieces, n, 0);
 
@@ -252,11 +298,31 @@ static int append_batch(struct ingest_bytes *bytes, struct iovec *pieces, size_t
 				       (unsigned long long)bytes->held_bytes);
 		bytes->held_bytes += (uint64_t)written;
 		bytes->digest_known = false;
+		flush(bytes, total_bytes);
 		if (hash(bytes, pieces + i, (size_t)written, err) < 0) {
 			forget_digest(bytes);
 			return -1;
 		}
 		i += drop_front(pieces + i, n - i, (size_t)written);
+	}
+	return 0;
+}
+
+/* There is room for them. */
+static int append_memory(struct ingest_bytes *bytes, const struct iovec *pieces, size_t n,
+			 struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (digest_state_add(bytes->running, pieces[i].iov_base, pieces[i].iov_len, err) <
+		    0) {
+			forget_digest(bytes);
+			return -1;
+		}
+		if (pieces[i].iov_len)
+			memcpy(bytes->memory + bytes->held_bytes, pieces[i].iov_base,
+			       pieces[i].iov_len);
+		bytes->held_bytes += pieces[i].iov_len;
+		bytes->digest_known = false;
 	}
 	return 0;
 }
@@ -268,6 +334,8 @@ int ingest_bytes_append(struct ingest_bytes *bytes, const struct iovec *pieces, 
 	size_t len = 0;
 	int r = start_digest(bytes, err);
 
+	if (bytes->memory)
+		return r < 0 ? -1 : append_memory(bytes, pieces, n, err);
 	for (size_t i = 0; i < n; i++)
 		len += pieces[i].iov_len;
 	reserve(bytes, len, total_bytes);
@@ -276,15 +344,14 @@ int ingest_bytes_append(struct ingest_bytes *bytes, const struct iovec *pieces, 
 
 		for (size_t k = 0; k < n_batch; k++)
 			batch[k] = pieces[i + k];
-		r = append_batch(bytes, batch, n_batch, err);
+		r = append_batch(bytes, batch, n_batch, total_bytes, err);
 	}
-	flush(bytes, total_bytes);
 	return r;
 }
 
 int ingest_bytes_truncate(struct ingest_bytes *bytes, struct err *err)
 {
-	if (ftruncate(bytes->fd, 0) < 0)
+	if (!bytes->memory && ftruncate(bytes->fd, 0) < 0)
 		return err_sys(err, "drop the bytes held");
 	bytes->held_bytes = 0;
 	bytes->flushed_bytes = 0;

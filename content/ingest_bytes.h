@@ -14,8 +14,12 @@
 #include "base/digest.h"
 #include "base/err.h"
 
+/* So much is held in memory, at most. */
+#define INGEST_MEMORY_BYTES ((size_t)64 << 10)
+
 /**
  * struct ingest_bytes - see above
+ * @memory: the bytes, while there is no file; NULL: there are none, or they are in the file
  * @fd: open while somebody writes, once the file exists; else -1
  * @exists: there is a file
  * @held_bytes: its length
@@ -25,6 +29,7 @@
  * @reserved_bytes: so much has room on the disk
  */
 struct ingest_bytes {
+	uint8_t *memory;
 	int fd;
 	bool exists;
 	uint64_t held_bytes;
@@ -51,6 +56,22 @@ void ingest_bytes_close(struct ingest_bytes *bytes);
 
 /** ingest_bytes_expect() - use @algorithm, if there are no bytes yet */
 void ingest_bytes_expect(struct ingest_bytes *bytes, enum digest_algorithm algorithm);
+
+/**
+ * ingest_bytes_hold() - get ready to hold bytes in memory
+ * Of up to INGEST_MEMORY_BYTES, when there are neither bytes nor a file.
+ */
+ERR_CHECKED int ingest_bytes_hold(struct ingest_bytes *bytes, struct err *err);
+
+/**
+ * ingest_bytes_spill() - write what is held in memory to the file, which has been made
+ *
+ * It is not in memory then. Of what could not be written nothing is held any more.
+ */
+ERR_CHECKED int ingest_bytes_spill(struct ingest_bytes *bytes, struct err *err);
+
+/** ingest_bytes_forget() - drop what is held in memory */
+void ingest_bytes_forget(struct ingest_bytes *bytes);
 
 /** ingest_bytes_create() - make the file */
 ERR_CHECKED int ingest_bytes_create(struct ingest_bytes *bytes, int dirfd, const char *name,

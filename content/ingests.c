@@ -28,6 +28,8 @@
 #define WAITERS_MAX    4
 #define N_BUCKETS      1024
 #define NSEC_PER_SEC   INT64_C(1000000000)
+/* Of all ingests that are held in memory. */
+#define MEMORY_MAX     128
 /* "<id>.ref" */
 #define NAME_MAX_BYTES 32
 
@@ -73,6 +75,7 @@ struct ingests {
 	size_t n;
 	size_t ref_bytes;
 	uint64_t last_id;
+	unsigned int n_in_memory;
 };
 
 static void data_name(const struct ingest *ingest, char name[NAME_MAX_BYTES])
@@ -455,6 +458,19 @@ static int take_turn(struct ingests *ingests, const char *ref, uint64_t total_by
 	return 0;
 }
 
+/*
+ * The same at once, for a reference that is new: one that is there may have a writer, or files to be looked at.
+ * Return: 0; 1 when it is not new; -1.
+ */
+static int acquire_new(struct ingests *ingests, const char *ref, uint64_t total_bytes,
+		       struct ingest **ret_ingest, struct err *err)
+{
+	LOCK_GUARD(&ingests->mutex);
+	if (*find_link(ingests, ref))
+		return 1;
+	return take_turn(ingests, ref, total_bytes, ret_ingest, err);
+}
+
 static int acquire(struct ingests *ingests, struct ctx *ctx, const char *ref, uint64_t total_bytes,
 		   struct ingest **ret_ingest, struct err *err)
 {
@@ -507,12 +523,15 @@ static int prepare(struct ingest *ingest, struct ctx *ctx, uint64_t total_bytes,
 }
 
 int ingest_open(struct ingests *ingests, struct ctx *ctx, const char *ref, uint64_t total_bytes,
-		enum digest_algorithm algorithm, struct ingest **ret_ingest, struct err *err)
+		enum digest_algorithm algorithm, bool may_wait, struct ingest **ret_ingest,
+		struct err *err)
 {
 	struct ingest *ingest;
+	int r = may_wait ? acquire(ingests, ctx, ref, total_bytes, &ingest, err)
+			 : acquire_new(ingests, ref, total_bytes, &ingest, err);
 
-	if (acquire(ingests, ctx, ref, total_bytes, &ingest, err) < 0)
-		return -1;
+	if (r != 0)
+		return r;
 	if (prepare(ingest, ctx, total_bytes, algorithm, err) < 0) {
 		ingest_close(ingest);
 		return -1;
@@ -527,21 +546,112 @@ void ingest_expect(struct ingest *ingest, enum digest_algorithm algorithm)
 	ingest_bytes_expect(&ingest->bytes, algorithm);
 }
 
-/* One without bytes is written down now at the latest: its total and its start stay known. */
-static void keep_head(struct ingest *ingest)
+/* Tell others how much is held now. */
+static void publish(struct ingest *ingest)
+{
+	LOCK_GUARD(&ingest->table->mutex);
+	ingest->offset_bytes = ingest->bytes.held_bytes;
+	ingest->updated_ns = realtime_ns();
+}
+
+static int make_head(struct ingest *ingest, struct err *err)
 {
 	struct ingest_head head = {ingest->ref, ingest->total_bytes, ingest->started_ns};
 	char name[NAME_MAX_BYTES];
+
+	head_name(ingest, name);
+	if (ingest_head_write(ingest->table->fd, name, &head, err) < 0)
+		return -1;
+	ingest->has_head = true;
+	CRASH_POINT("ingest.head-written");
+	return 0;
+}
+
+/* Both files are there before the first byte is. */
+static int make_files(struct ingest *ingest, struct err *err)
+{
+	char name[NAME_MAX_BYTES];
+
+	if (!ingest->has_head && make_head(ingest, err) < 0)
+		return -1;
+	if (ingest->bytes.exists)
+		return 0;
+	data_name(ingest, name);
+	return ingest_bytes_create(&ingest->bytes, ingest->table->fd, name, err);
+}
+
+/* --- in memory ------------------------------------------------------------------------------------- */
+
+static void leave_memory(struct ingest *ingest)
+{
+	LOCK_GUARD(&ingest->table->mutex);
+	ingest->table->n_in_memory--;
+}
+
+/* Return: may these bytes be held in memory, as all that the ingest has? */
+static bool fits_memory(const struct ingest *ingest, size_t len)
+{
+	return !ingest->bytes.exists && ingest->total_bytes <= INGEST_MEMORY_BYTES &&
+	       ingest->bytes.held_bytes + len <= INGEST_MEMORY_BYTES;
+}
+
+static bool begin_memory(struct ingest *ingest)
+{
+	struct err err;
+	bool has_room;
+
+	pthread_mutex_lock(&ingest->table->mutex);
+	has_room = ingest->table->n_in_memory < MEMORY_MAX;
+	if (has_room)
+		ingest->table->n_in_memory++;
+	pthread_mutex_unlock(&ingest->table->mutex);
+	if (has_room && ingest_bytes_hold(&ingest->bytes, &err) == 0)
+		return true;
+	if (has_room)
+		leave_memory(ingest);
+	return false;
+}
+
+/* The bytes get their file. */
+static int to_file(struct ingest *ingest, struct err *err)
+{
+	int r;
+
+	if (make_files(ingest, err) < 0)
+		return -1;
+	if (!ingest->bytes.memory)
+		return 0;
+	r = ingest_bytes_spill(&ingest->bytes, err);
+	leave_memory(ingest);
+	return r;
+}
+
+/* Of one whose bytes are of no use any more. */
+static void forget_memory(struct ingest *ingest)
+{
+	if (!ingest->bytes.memory)
+		return;
+	ingest_bytes_forget(&ingest->bytes);
+	leave_memory(ingest);
+}
+
+/*
+ * The writer goes: bytes in memory get their file. One without bytes is written down too, so that its total and
+ * its start stay known.
+ */
+static void keep(struct ingest *ingest)
+{
 	struct err err = ERR_INIT;
 
-	if (ingest->has_head)
-		return;
-	head_name(ingest, name);
-	if (ingest_head_write(ingest->table->fd, name, &head, &err) < 0)
+	if (ingest->bytes.memory && to_file(ingest, &err) < 0) {
+		log_event(LOG_WARN, "bytes of an ingest could not be kept",
+			  LOG_STR("ref", ingest->ref), LOG_ERR(&err));
+		forget_memory(ingest); /* it could not even be made */
+		publish(ingest);
+	}
+	if (!ingest->has_head && make_head(ingest, &err) < 0)
 		log_event(LOG_WARN, "an ingest without bytes will not survive a restart",
 			  LOG_STR("ref", ingest->ref), LOG_ERR(&err));
-	else
-		ingest->has_head = true;
 }
 
 void ingest_close(struct ingest *ingest)
@@ -553,10 +663,11 @@ void ingest_close(struct ingest *ingest)
 	pthread_mutex_lock(&ingests->mutex);
 	gone = ingest->gone;
 	pthread_mutex_unlock(&ingests->mutex);
-	ingest_bytes_close(&ingest->bytes);
 	/* Whoever aborts it from here on waits for the lock, and deletes what is written now. */
 	if (!gone)
-		keep_head(ingest);
+		keep(ingest);
+	forget_memory(ingest);
+	ingest_bytes_close(&ingest->bytes);
 	pthread_mutex_unlock(&ingest->mutex);
 
 	pthread_mutex_lock(&ingests->mutex);
@@ -598,33 +709,6 @@ int ingest_state(struct ingest *ingest, struct ingest_info *ret_info, struct dig
 	return 0;
 }
 
-/* Tell others how much is held now. */
-static void publish(struct ingest *ingest)
-{
-	LOCK_GUARD(&ingest->table->mutex);
-	ingest->offset_bytes = ingest->bytes.held_bytes;
-	ingest->updated_ns = realtime_ns();
-}
-
-/* Both files are there before the first byte is. */
-static int make_files(struct ingest *ingest, struct err *err)
-{
-	struct ingest_head head = {ingest->ref, ingest->total_bytes, ingest->started_ns};
-	char name[NAME_MAX_BYTES];
-
-	if (!ingest->has_head) {
-		head_name(ingest, name);
-		if (ingest_head_write(ingest->table->fd, name, &head, err) < 0)
-			return -1;
-		ingest->has_head = true;
-		CRASH_POINT("ingest.head-written");
-	}
-	if (ingest->bytes.exists)
-		return 0;
-	data_name(ingest, name);
-	return ingest_bytes_create(&ingest->bytes, ingest->table->fd, name, err);
-}
-
 static size_t total_len(const struct iovec *pieces, size_t n)
 {
 	size_t len = 0;
@@ -652,21 +736,38 @@ static int check_offset(struct ingest *ingest, uint64_t offset, struct err *err)
 	return 0;
 }
 
-int ingest_write(struct ingest *ingest, uint64_t offset, const struct iovec *pieces, size_t n,
-		 struct err *err)
+static int write_pieces(struct ingest *ingest, uint64_t offset, const struct iovec *pieces,
+			size_t n, struct err *err)
 {
 	int r;
 
-	LOCK_GUARD(&ingest->mutex);
 	if (check_there(ingest, err) < 0 || check_offset(ingest, offset, err) < 0)
 		return -1;
 	if (total_len(pieces, n) == 0)
 		return 0;
-	if (make_files(ingest, err) < 0)
+	if (!(fits_memory(ingest, total_len(pieces, n)) &&
+	      (ingest->bytes.memory || begin_memory(ingest))) &&
+	    to_file(ingest, err) < 0)
 		return -1;
 	r = ingest_bytes_append(&ingest->bytes, pieces, n, ingest->total_bytes, err);
 	publish(ingest);
 	CRASH_POINT("ingest.written");
+	return r;
+}
+
+int ingest_write(struct ingest *ingest, uint64_t offset, const struct iovec *pieces, size_t n,
+		 bool may_wait, struct err *err)
+{
+	int r = 1;
+
+	if (may_wait)
+		pthread_mutex_lock(&ingest->mutex);
+	else if (pthread_mutex_trylock(&ingest->mutex) != 0)
+		return 1;
+	if (may_wait || (fits_memory(ingest, total_len(pieces, n)) &&
+			 (ingest->bytes.memory || begin_memory(ingest))))
+		r = write_pieces(ingest, offset, pieces, n, err);
+	pthread_mutex_unlock(&ingest->mutex);
 	return r;
 }
 
@@ -720,21 +821,42 @@ static int verify(struct ingest *ingest, struct ctx *ctx, const struct ingest_co
 	return 0;
 }
 
+static int call_commit_fn(struct ingest *ingest, const struct digest *digest, ingest_commit_fn fn,
+			  void *arg, bool *ret_broken, struct err *err)
+{
+	char name[NAME_MAX_BYTES];
+	struct ingest_source source = {
+		.size_bytes = ingest->bytes.held_bytes,
+		.memory = ingest->bytes.memory,
+		.dirfd = ingest->table->fd,
+		.name = name,
+		.fd = -1,
+	};
+	int r = INGEST_COMMIT_FROM_FILE;
+
+	data_name(ingest, name);
+	if (source.memory)
+		r = fn(arg, digest, &source, ret_broken, err);
+	if (r != INGEST_COMMIT_FROM_FILE)
+		return r;
+	if (to_file(ingest, err) < 0 || ingest_bytes_trim(&ingest->bytes, err) < 0)
+		return -1;
+	source.memory = NULL;
+	source.fd = ingest->bytes.fd;
+	return fn(arg, digest, &source, ret_broken, err);
+}
+
 int ingest_commit(struct ingest *ingest, struct ctx *ctx, const struct ingest_commit *req,
 		  ingest_commit_fn fn, void *arg, struct digest *ret_digest, struct err *err)
 {
-	char name[NAME_MAX_BYTES];
 	struct digest digest;
 	bool broken = false;
 	int r;
 
 	LOCK_GUARD(&ingest->mutex);
-	if (check_there(ingest, err) < 0 || verify(ingest, ctx, req, &digest, err) < 0 ||
-	    make_files(ingest, err) < 0 || ingest_bytes_trim(&ingest->bytes, err) < 0)
+	if (check_there(ingest, err) < 0 || verify(ingest, ctx, req, &digest, err) < 0)
 		return -1;
-	data_name(ingest, name);
-	r = fn(arg, &digest, ingest->bytes.held_bytes, ingest->table->fd, name, ingest->bytes.fd,
-	       &broken, err);
+	r = call_commit_fn(ingest, &digest, fn, arg, &broken, err);
 	if (r >= 0 || broken)
 		drop_locked(ingest);
 	if (r == 0)

@@ -2,7 +2,8 @@
 /*
  * Blobs being written. Each has a number; its bytes are in ingests/<id>, its reference in ingests/<id>.ref, so
  * that no reference becomes a path. Both stand there from the first byte on, written but not synced: they
- * survive the process, not a power cut. Any thread.
+ * survive the process, not a power cut. A small one is in memory as long as there is a writer, who mostly commits
+ * it at once, and gets its files when the writer goes. Any thread.
  */
 #ifndef LIGHTER_CONTENT_INGESTS_H
 #define LIGHTER_CONTENT_INGESTS_H
@@ -25,12 +26,12 @@ void ingests_close(struct ingests *ingests);
 
 /* See struct content_store_ops; @algorithm: of the running digest, 0: sha256, or what it was so far. */
 ERR_CHECKED int ingest_open(struct ingests *ingests, struct ctx *ctx, const char *ref,
-			    uint64_t total_bytes, enum digest_algorithm algorithm,
+			    uint64_t total_bytes, enum digest_algorithm algorithm, bool may_wait,
 			    struct ingest **ret_ingest, struct err *err);
 ERR_CHECKED int ingest_state(struct ingest *ingest, struct ingest_info *ret_info,
 			     struct digest *ret_digest, struct err *err);
 ERR_CHECKED int ingest_write(struct ingest *ingest, uint64_t offset, const struct iovec *pieces,
-			     size_t n, struct err *err);
+			     size_t n, bool may_wait, struct err *err);
 void ingest_close(struct ingest *ingest);
 
 ERR_CHECKED int ingests_status(struct ingests *ingests, struct ctx *ctx, const char *ref,
@@ -45,13 +46,28 @@ void ingests_abort(struct ingests *ingests, const char *ref);
 void ingest_expect(struct ingest *ingest, enum digest_algorithm algorithm);
 
 /**
- * ingest_commit_fn - make a blob of verified bytes
- * @dirfd, @name: their file, open as @fd
- * @ret_broken: set when the bytes can be trusted no more, so that the ingest must go although this failed
- * Return: 0: done, and the ingest goes; 1: the same, but the blob was there; -1: the bytes stay.
+ * struct ingest_source - the verified bytes of an ingest
+ * @memory: they; or NULL: then they are in the file @dirfd/@name, open as @fd
  */
-typedef int (*ingest_commit_fn)(void *arg, const struct digest *digest, uint64_t size_bytes,
-				int dirfd, const char *name, int fd, bool *ret_broken,
+struct ingest_source {
+	uint64_t size_bytes;
+	const void *memory;
+	int dirfd;
+	const char *name;
+	int fd;
+};
+
+/* What ingest_commit_fn returns to be called again with a file. */
+#define INGEST_COMMIT_FROM_FILE 2
+
+/**
+ * ingest_commit_fn - make a blob of verified bytes
+ * @ret_broken: set when the bytes can be trusted no more, so that the ingest must go although this failed
+ * Return: 0: done, and the ingest goes; 1: the same, but the blob was there; INGEST_COMMIT_FROM_FILE;
+ *         -1: the bytes stay.
+ */
+typedef int (*ingest_commit_fn)(void *arg, const struct digest *digest,
+				const struct ingest_source *source, bool *ret_broken,
 				struct err *err);
 
 /** ingest_commit() - verify what is held, and let @fn make a blob of it; nobody aborts it meanwhile */

@@ -56,7 +56,9 @@ static int open_parts(struct local *store, const char *root, const struct conten
 	if (blob_files_make_dirs(store->root_fd, err) < 0 ||
 	    blob_rows_open(db_path, &store->rows, err) < 0 ||
 	    blob_files_open(store->root_fd, store->rows, &store->files, err) < 0 ||
+	    late_sync_restore(store->files, store->rows, err) < 0 ||
 	    blob_files_settle(store->files, err) < 0 ||
+	    late_sync_start(store->files, store->rows, &store->late, err) < 0 ||
 	    ingests_open(store->root_fd, &store->ingests, err) < 0)
 		return -1;
 	return adopt_start(store, &store->adopt, err);
@@ -70,6 +72,7 @@ static void local_close(void *self)
 		return;
 	adopt_stop(store->adopt);
 	ingests_close(store->ingests);
+	late_sync_stop(store->late);
 	blob_files_close(store->files);
 	blob_rows_close(store->rows);
 	close_fd(&store->root_fd);
@@ -199,15 +202,15 @@ static int exists(const struct digest *digest, struct err *err)
 }
 
 static int local_ingest_open(void *self, struct ctx *ctx, const char *ref, uint64_t total_bytes,
-			     const struct digest *expected, struct ingest **ret_ingest,
-			     struct err *err)
+			     const struct digest *expected, bool may_wait,
+			     struct ingest **ret_ingest, struct err *err)
 {
 	struct local *store = self;
 
 	if (content_ref_check(ref, err) < 0)
 		return -1;
 	return ingest_open(store->ingests, ctx, ref, total_bytes,
-			   expected ? expected->algorithm : 0, ret_ingest, err);
+			   expected ? expected->algorithm : 0, may_wait, ret_ingest, err);
 }
 
 static int local_ingest_expect(void *self, struct ctx *ctx, struct ingest *ingest,
@@ -236,11 +239,11 @@ static int local_ingest_state(void *self, struct ingest *ingest, struct ingest_i
 }
 
 static int local_ingest_write(void *self, struct ctx *ctx, struct ingest *ingest, uint64_t offset,
-			      const struct iovec *pieces, size_t n, struct err *err)
+			      const struct iovec *pieces, size_t n, bool may_wait, struct err *err)
 {
 	(void)self;
 	(void)ctx;
-	return ingest_write(ingest, offset, pieces, n, err);
+	return ingest_write(ingest, offset, pieces, n, may_wait, err);
 }
 
 /* The row of a file that has its name. Without one, the name goes again. */
@@ -277,22 +280,60 @@ int local_publish(struct local *store, const struct blob_info *info, int dirfd, 
 	return r;
 }
 
+/* The same for a small blob, whose bytes are in memory alone; room for it is reserved. */
+static int publish_small(struct local *store, const struct blob_info *info, const void *bytes,
+			 struct err *err)
+{
+	size_t size = (size_t)info->size_bytes;
+	CLEANUP(close_fd) int fd = -1;
+	struct digest_lock lock;
+	uint64_t size_bytes;
+	struct err ignored;
+	int64_t id = 0;
+	int r;
+
+	digest_lock(&store->locks, &info->digest, &lock);
+	r = blob_rows_size(store->rows, &info->digest, &size_bytes, err);
+	if (r == 0)
+		r = blob_files_write(store->files, &info->digest, bytes, size, &fd, err);
+	CRASH_POINT("commit.file-written");
+	if (r == 0) {
+		r = blob_rows_add_bytes(store->rows, info, bytes, &id, err);
+		CRASH_POINT("commit.row-written");
+		if (r < 0 && blob_files_remove(store->files, &info->digest, &ignored) < 0)
+			log_event(LOG_WARN, "the file of a failed commit stays", LOG_ERR(&ignored));
+	}
+	digest_unlock(&store->locks, &lock);
+	if (r == 0)
+		late_sync_add(store->late, take_fd(&fd), id, size);
+	else
+		late_sync_release(store->late, size);
+	return r;
+}
+
 struct commit {
 	struct local *store;
 	const struct ingest_commit *req;
 };
 
-static int make_blob(void *arg, const struct digest *digest, uint64_t size_bytes, int dirfd,
-		     const char *name, int fd, bool *ret_broken, struct err *err)
+static int make_blob(void *arg, const struct digest *digest, const struct ingest_source *source,
+		     bool *ret_broken, struct err *err)
 {
 	struct commit *commit = arg;
 	const struct blob_info info = {
 		.digest = *digest,
-		.size_bytes = size_bytes,
+		.size_bytes = source->size_bytes,
 		.labels = commit->req->labels,
 	};
-	int r = local_publish(commit->store, &info, dirfd, name, fd, ret_broken, err);
+	int r;
 
+	if (!source->memory)
+		r = local_publish(commit->store, &info, source->dirfd, source->name, source->fd,
+				  ret_broken, err);
+	else if (late_sync_reserve(commit->store->late, (size_t)source->size_bytes))
+		r = publish_small(commit->store, &info, source->memory, err);
+	else
+		return INGEST_COMMIT_FROM_FILE;
 	if (r > 0)
 		(void)exists(digest, err);
 	return r;

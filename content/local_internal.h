@@ -7,12 +7,14 @@
 
 #include "content/content_store.h"
 #include "content/digest_locks.h"
+#include "content/late_sync.h"
 
 /** struct local - a store; each part locks for itself */
 struct local {
 	int root_fd;
 	struct blob_rows *rows;
 	struct blob_files *files;
+	struct late_sync *late;
 	struct ingests *ingests;
 	struct digest_locks locks;
 	struct adopt *adopt;

@@ -232,6 +232,7 @@ static const struct rpc_method methods[] = {
 	      on_list_statuses),
 	{.name = "Write",
 	 .kind = RPC_BIDI_STREAM,
+	 .flags = RPC_INLINE,
 	 .bytes_field = WRITE_REQUEST_DATA,
 	 .request = TYPE(write_content_request),
 	 .response = TYPE(write_content_response),

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/labels.h"
 #include "content/service_internal.h"
 #include "rpc/message.h"
@@ -28,7 +29,9 @@ struct write {
 	bool has_expected;
 };
 
-static int begin(struct write *write, const MSG(WriteContentRequest) * msg, struct err *err)
+/* Return: as ingest_open(). */
+static int begin(struct write *write, const MSG(WriteContentRequest) * msg, bool may_wait,
+		 struct err *err)
 {
 	const struct content_service *service = write->service;
 	struct ctx *ctx = rpc_call_ctx(write->call);
@@ -36,11 +39,12 @@ static int begin(struct write *write, const MSG(WriteContentRequest) * msg, stru
 	if (content_ref_check(msg->ref, err) < 0)
 		return -1;
 	/* The message is gone when it has been answered; the reference names the stream to its end. */
-	write->ref = arena_strdup(ctx->arena, msg->ref);
+	if (!write->ref)
+		write->ref = arena_strdup(ctx->arena, msg->ref);
 	if (!write->ref)
 		return ctx_no_memory(err);
 	return service->ops->ingest_open(service->self, ctx, write->ref, write->total_bytes,
-					 write->has_expected ? &write->expected : NULL,
+					 write->has_expected ? &write->expected : NULL, may_wait,
 					 &write->ingest, err);
 }
 
@@ -59,7 +63,9 @@ static int take_notes(struct write *write, const MSG(WriteContentRequest) * msg,
 	return 1;
 }
 
-static int write_bytes(struct write *write, const MSG(WriteContentRequest) * msg, struct err *err)
+/* Return: as ingest_write(). */
+static int write_bytes(struct write *write, const MSG(WriteContentRequest) * msg, bool may_wait,
+		       struct err *err)
 {
 	const struct content_service *service = write->service;
 	const struct iovec *pieces;
@@ -69,7 +75,7 @@ static int write_bytes(struct write *write, const MSG(WriteContentRequest) * msg
 		return err_set(err, ERR_OUT_OF_RANGE, "an offset of %" PRId64, msg->offset);
 	pieces = rpc_call_bytes(write->call, &n);
 	return service->ops->ingest_write(service->self, rpc_call_ctx(write->call), write->ingest,
-					  (uint64_t)msg->offset, pieces, n, err);
+					  (uint64_t)msg->offset, pieces, n, may_wait, err);
 }
 
 static int commit(struct write *write, struct ctx *ctx, const MSG(WriteContentRequest) * msg,
@@ -88,17 +94,27 @@ static int commit(struct write *write, struct ctx *ctx, const MSG(WriteContentRe
 					   err);
 }
 
-/* Does what the message asks for. The ingest's state is that before a commit, which is its last one. */
+/*
+ * Does what the message asks for. The ingest's state is that before a commit, which is its last one.
+ * Return: 0; 1, unless @may_wait: that has to wait; -1.
+ */
 static int act(struct write *write, struct ctx *ctx, const MSG(WriteContentRequest) * msg,
-	       struct ingest_info *ret_info, struct digest *ret_digest, struct err *err)
+	       bool may_wait, struct ingest_info *ret_info, struct digest *ret_digest,
+	       struct err *err)
 {
 	const struct content_service *service = write->service;
+	int r = 0;
+
+	if (msg->action == ACTION(COMMIT) && !may_wait)
+		return 1;
 
 	if (msg->action != ACTION(STAT) && msg->action != ACTION(WRITE) &&
 	    msg->action != ACTION(COMMIT))
 		return err_set(err, ERR_INVALID_ARGUMENT, "action %d is unknown", (int)msg->action);
-	if (msg->action != ACTION(STAT) && write_bytes(write, msg, err) < 0)
-		return -1;
+	if (msg->action != ACTION(STAT))
+		r = write_bytes(write, msg, may_wait, err);
+	if (r != 0)
+		return r;
 	if (service->ops->ingest_state(service->self, write->ingest, ret_info, ret_digest, err) < 0)
 		return -1;
 	if (msg->action == ACTION(COMMIT))
@@ -132,26 +148,32 @@ static uint64_t known_total(const struct write *write, const struct ingest_info 
 	return write->total_bytes ? write->total_bytes : info->total_bytes;
 }
 
+/* Return: as act(). What was done then is not done again. */
 static int serve(struct write *write, struct ctx *ctx, const MSG(WriteContentRequest) * msg,
-		 struct err *err)
+		 bool may_wait, struct err *err)
 {
 	const struct content_service *service = write->service;
 	struct ingest_info info;
 	struct digest digest;
-	int r = take_notes(write, msg, err);
+	int has_digest = take_notes(write, msg, err);
+	int r = has_digest < 0 ? -1 : 0;
 
-	if (r < 0 || (!write->ingest && begin(write, msg, err) < 0))
-		return -1;
-	if (r > 0 && service->ops->ingest_expect(service->self, ctx, write->ingest,
-						 &write->expected, err) < 0)
-		return -1;
-	if (act(write, ctx, msg, &info, &digest, err) < 0)
-		return -1;
+	if (r == 0 && !write->ingest)
+		r = begin(write, msg, may_wait, err);
+	if (r == 0 && has_digest)
+		r = service->ops->ingest_expect(service->self, ctx, write->ingest, &write->expected,
+						err);
+	if (r == 0)
+		r = act(write, ctx, msg, may_wait, &info, &digest, err);
+	if (r != 0)
+		return r;
 	info.total_bytes = known_total(write, &info);
 	if (answer(write, msg->action, ctx->arena, &info, &digest, err) < 0)
 		return -1;
-	if (msg->action == ACTION(COMMIT))
+	if (msg->action == ACTION(COMMIT)) {
+		service->ops->ingest_close(service->self, take_ptr(write->ingest));
 		rpc_call_finish(write->call);
+	}
 	return 0;
 }
 
@@ -169,8 +191,8 @@ static int on_open(void *self, struct rpc_call *call, const ProtobufCMessage *re
 	return 0;
 }
 
-static int on_message(void *self, struct rpc_call *call, const ProtobufCMessage *request,
-		      struct err *err)
+static int take(struct rpc_call *call, const ProtobufCMessage *request, bool may_wait,
+		struct err *err)
 {
 	const MSG(WriteContentRequest) *msg = (const void *)request;
 	struct write *write = rpc_call_data(call);
@@ -178,13 +200,26 @@ static int on_message(void *self, struct rpc_call *call, const ProtobufCMessage 
 	struct arena arena;
 	int r;
 
-	(void)self;
 	/* A stream may have any number of messages: none of them leaves anything behind. */
 	arena_init(&arena, ctx.arena->cap_bytes);
 	ctx.arena = &arena;
-	r = serve(write, &ctx, msg, err);
+	r = serve(write, &ctx, msg, may_wait, err);
 	arena_done(&arena);
-	return r < 0 ? message_failed("write", write->ref ? write->ref : msg->ref, err) : 0;
+	return r < 0 ? message_failed("write", write->ref ? write->ref : msg->ref, err) : r;
+}
+
+static int on_message(void *self, struct rpc_call *call, const ProtobufCMessage *request,
+		      struct err *err)
+{
+	(void)self;
+	return take(call, request, true, err);
+}
+
+static int on_message_quick(void *self, struct rpc_call *call, const ProtobufCMessage *request,
+			    struct err *err)
+{
+	(void)self;
+	return take(call, request, false, err);
 }
 
 static int on_half_close(void *self, struct rpc_call *call, struct err *err)
@@ -207,9 +242,19 @@ static void on_close(void *self, struct rpc_call *call)
 		service->ops->ingest_close(service->self, write->ingest);
 }
 
+/* An ingest that is still there gets its bytes written down. */
+static bool close_is_quick(const struct rpc_call *call)
+{
+	const struct write *write = rpc_call_data(call);
+
+	return !write || !write->ingest;
+}
+
 const struct rpc_stream_ops content_write_ops = {
 	.open = on_open,
 	.message = on_message,
+	.message_quick = on_message_quick,
 	.half_close = on_half_close,
 	.close = on_close,
+	.close_is_quick = close_is_quick,
 };

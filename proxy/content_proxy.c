@@ -432,12 +432,15 @@ static int begin(struct proxy *proxy, struct ingest *ingest, const char *ref, ui
 }
 
 static int proxy_ingest_open(void *self, struct ctx *ctx, const char *ref, uint64_t total_bytes,
-			     const struct digest *expected, struct ingest **ret_ingest,
-			     struct err *err)
+			     const struct digest *expected, bool may_wait,
+			     struct ingest **ret_ingest, struct err *err)
 {
-	struct ingest *ingest = calloc(1, sizeof(*ingest));
+	struct ingest *ingest;
 
 	(void)ctx;
+	if (!may_wait)
+		return 1;
+	ingest = calloc(1, sizeof(*ingest));
 	if (!ingest)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for an ingest");
 	arena_init(&ingest->arena, MESSAGE_ARENA_BYTES);
@@ -502,13 +505,16 @@ static size_t gather(const struct iovec *pieces, size_t n, size_t *i, size_t *of
 }
 
 static int proxy_ingest_write(void *self, struct ctx *ctx, struct ingest *ingest, uint64_t offset,
-			      const struct iovec *pieces, size_t n, struct err *err)
+			      const struct iovec *pieces, size_t n, bool may_wait, struct err *err)
 {
-	CLEANUP(free_ptr) uint8_t *buf = malloc(WRITE_BYTES);
+	CLEANUP(free_ptr) uint8_t *buf = NULL;
 	size_t i = 0, off = 0;
 
 	(void)self;
 	(void)ctx;
+	if (!may_wait)
+		return 1;
+	buf = malloc(WRITE_BYTES);
 	if (!buf)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory to write");
 	do {

@@ -139,7 +139,8 @@ static struct ingest *begin_as(struct fixture *fx, const char *ref, uint64_t tot
 {
 	struct ingest *ingest = NULL;
 
-	assert_ok(fx->ops->ingest_open(fx->self, &fx->ctx, ref, total, expected, &ingest, &fx->err),
+	assert_ok(fx->ops->ingest_open(fx->self, &fx->ctx, ref, total, expected, true, &ingest,
+				       &fx->err),
 		  &fx->err);
 	return ingest;
 }
@@ -159,7 +160,7 @@ static int try_write(struct fixture *fx, struct ingest *ingest, uint64_t offset,
 {
 	const struct iovec piece = {(void *)(uintptr_t)bytes, n};
 
-	return fx->ops->ingest_write(fx->self, &fx->ctx, ingest, offset, &piece, 1, &fx->err);
+	return fx->ops->ingest_write(fx->self, &fx->ctx, ingest, offset, &piece, 1, true, &fx->err);
 }
 
 static void put(struct fixture *fx, struct ingest *ingest, uint64_t offset, const void *bytes,
@@ -304,7 +305,7 @@ static void large_writes_in_many_pieces_are_held(void **state)
 	assert_true(at < n);
 	pieces[i] = (struct iovec){bytes + at, n - at};
 	assert_ok(fx->ops->ingest_write(fx->self, &fx->ctx, ingest, 0, pieces, ARRAY_LEN(pieces),
-					&fx->err),
+					true, &fx->err),
 		  &fx->err);
 	assert_holds(fx, ingest, bytes, n);
 	assert_ok(try_commit(fx, ingest, n, NULL, &made), &fx->err);
@@ -394,9 +395,10 @@ static void references_that_are_empty_or_too_long_are_refused(void **state)
 
 	memset(too_long, 'x', CONTENT_REF_MAX_BYTES + 1);
 	too_long[CONTENT_REF_MAX_BYTES + 1] = '\0';
-	assert_fails(fx->ops->ingest_open(fx->self, &fx->ctx, "", 0, NULL, &ingest, &fx->err),
+	assert_fails(fx->ops->ingest_open(fx->self, &fx->ctx, "", 0, NULL, true, &ingest, &fx->err),
 		     &fx->err, ERR_INVALID_ARGUMENT);
-	assert_fails(fx->ops->ingest_open(fx->self, &fx->ctx, too_long, 0, NULL, &ingest, &fx->err),
+	assert_fails(fx->ops->ingest_open(fx->self, &fx->ctx, too_long, 0, NULL, true, &ingest,
+					  &fx->err),
 		     &fx->err, ERR_INVALID_ARGUMENT);
 }
 
@@ -494,7 +496,8 @@ static void a_reference_has_one_writer_at_a_time(void **state)
 	struct fixture *fx = *state;
 	struct ingest *first = begin(fx, "r", 0), *second;
 
-	assert_fails(fx->ops->ingest_open(fx->self, &fx->ctx, "r", 0, NULL, &second, &fx->err),
+	assert_fails(fx->ops->ingest_open(fx->self, &fx->ctx, "r", 0, NULL, true, &second,
+					  &fx->err),
 		     &fx->err, ERR_UNAVAILABLE);
 	/* Other references are free. */
 	second = begin(fx, "s", 0);
@@ -1081,9 +1084,9 @@ static void *commit_the_same(void *arg)
 
 		arena_init(&arena, 1u << 20);
 		snprintf(ref, sizeof(ref), "w%u", w->i);
-		r = fx->ops->ingest_open(fx->self, &ctx, ref, 0, NULL, &ingest, &err);
+		r = fx->ops->ingest_open(fx->self, &ctx, ref, 0, NULL, true, &ingest, &err);
 		if (r == 0)
-			r = fx->ops->ingest_write(fx->self, &ctx, ingest, 0, &piece, 1, &err);
+			r = fx->ops->ingest_write(fx->self, &ctx, ingest, 0, &piece, 1, true, &err);
 		if (r == 0)
 			r = fx->ops->ingest_commit(fx->self, &ctx, ingest, &req, &digest, &err);
 		if (r == 0)
@@ -1141,10 +1144,10 @@ static void *make_and_remove(void *arg)
 		if (w->i % 2) {
 			r = fx->ops->remove(fx->self, &ctx, &digest, &err);
 		} else {
-			r = fx->ops->ingest_open(fx->self, &ctx, ref, 0, NULL, &ingest, &err);
+			r = fx->ops->ingest_open(fx->self, &ctx, ref, 0, NULL, true, &ingest, &err);
 			if (r == 0)
 				r = fx->ops->ingest_write(fx->self, &ctx, ingest, 0, &piece, 1,
-							  &err);
+							  true, &err);
 			if (r == 0)
 				r = fx->ops->ingest_commit(fx->self, &ctx, ingest, &req, &digest,
 							   &err);
@@ -1196,10 +1199,10 @@ static void *write_and_abort(void *arg)
 		if (w->i % 2) {
 			r = fx->ops->abort(fx->self, &ctx, "r", &err);
 		} else {
-			r = fx->ops->ingest_open(fx->self, &ctx, "r", 0, NULL, &ingest, &err);
+			r = fx->ops->ingest_open(fx->self, &ctx, "r", 0, NULL, true, &ingest, &err);
 			if (r == 0)
 				r = fx->ops->ingest_write(fx->self, &ctx, ingest, 0, &piece, 1,
-							  &err);
+							  true, &err);
 			if (ingest)
 				fx->ops->ingest_close(fx->self, ingest);
 		}

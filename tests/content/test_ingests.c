@@ -3,6 +3,7 @@
  * Ingests when calls of the system fail, and what the start makes of files it finds. What all stores do is for
  * tests/conformance.
  */
+#include "content/ingest_bytes.h"
 #include "content/ingests.h"
 
 #include <errno.h>
@@ -63,7 +64,18 @@ static struct ingest *begin(struct fixture *fx, const char *ref)
 {
 	struct ingest *ingest = NULL;
 
-	assert_ok(ingest_open(fx->ingests, &fx->ctx, ref, 0, 0, &ingest, &fx->err), &fx->err);
+	assert_ok(ingest_open(fx->ingests, &fx->ctx, ref, 0, 0, true, &ingest, &fx->err), &fx->err);
+	return ingest;
+}
+
+/* One whose bytes have a file from the first on. */
+static struct ingest *begin_large(struct fixture *fx, const char *ref)
+{
+	struct ingest *ingest = NULL;
+
+	assert_ok(ingest_open(fx->ingests, &fx->ctx, ref, INGEST_MEMORY_BYTES + 1, 0, true, &ingest,
+			      &fx->err),
+		  &fx->err);
 	return ingest;
 }
 
@@ -72,7 +84,7 @@ static int put(struct fixture *fx, struct ingest *ingest, uint64_t offset, const
 {
 	const struct iovec piece = {(void *)(uintptr_t)bytes, n};
 
-	return ingest_write(ingest, offset, &piece, 1, &fx->err);
+	return ingest_write(ingest, offset, &piece, 1, true, &fx->err);
 }
 
 /* It holds some of @bytes, and knows how many. Return: how many. */
@@ -128,7 +140,7 @@ static void a_full_disk_keeps_what_was_written(void **state)
 	for (size_t i = 0; i < 200; i++)
 		pieces[i] = (struct iovec){bytes + i * 1000, 1000};
 	fault_after(FAULT_PWRITEV, 2, ENOSPC);
-	assert_fails(ingest_write(ingest, 0, pieces, 200, &fx->err), &fx->err,
+	assert_fails(ingest_write(ingest, 0, pieces, 200, true, &fx->err), &fx->err,
 		     ERR_RESOURCE_EXHAUSTED);
 	assert_int_equal(fault_clear(), 1);
 	n = held(fx, ingest, bytes);
@@ -153,10 +165,10 @@ static void short_writes_are_completed(void **state)
 		{(void *)(uintptr_t)(bytes + 7), sizeof(bytes) - 7},
 	};
 	struct fixture *fx = *state;
-	struct ingest *ingest = begin(fx, "r");
+	struct ingest *ingest = begin_large(fx, "r");
 
 	fault_short_writes();
-	assert_ok(ingest_write(ingest, 0, pieces, 4, &fx->err), &fx->err);
+	assert_ok(ingest_write(ingest, 0, pieces, 4, true, &fx->err), &fx->err);
 	fault_clear();
 	assert_int_equal(held(fx, ingest, bytes), sizeof(bytes));
 	ingest_close(ingest);
@@ -177,7 +189,7 @@ static void a_broken_disk_is_our_fault_and_a_busy_process_has_no_room(void **sta
 	struct fixture *fx = *state;
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		struct ingest *ingest = begin(fx, "r");
+		struct ingest *ingest = begin_large(fx, "r");
 
 		fault_after(cases[i].call, 0, cases[i].errnum);
 		assert_fails(put(fx, ingest, 0, "bytes", 5), &fx->err, cases[i].want);
@@ -191,6 +203,133 @@ static void a_broken_disk_is_our_fault_and_a_busy_process_has_no_room(void **sta
 	}
 }
 
+/* --- small ones ---------------------------------------------------------------------------------------- */
+
+static void a_small_one_gets_its_file_when_its_writer_goes(void **state)
+{
+	struct fixture *fx = *state;
+	struct ingest *ingest = begin(fx, "r");
+
+	assert_ok(put(fx, ingest, 0, "byt", 3), &fx->err);
+	assert_ok(put(fx, ingest, 3, "es", 2), &fx->err);
+	assert_false(exists(fx, "1"));
+	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
+	ingest_close(ingest);
+	assert_true(exists(fx, "1"));
+	restart(fx);
+	ingest = begin(fx, "r");
+	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
+	assert_ok(put(fx, ingest, 5, "!", 1), &fx->err);
+	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes!"), 6);
+	ingest_close(ingest);
+}
+
+static void one_that_grows_gets_its_file(void **state)
+{
+	static uint8_t bytes[INGEST_MEMORY_BYTES + 10];
+	struct fixture *fx = *state;
+	struct ingest *ingest = begin(fx, "r");
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(i * 31 + i / 1000);
+	assert_ok(put(fx, ingest, 0, bytes, INGEST_MEMORY_BYTES), &fx->err);
+	assert_false(exists(fx, "1"));
+	assert_ok(put(fx, ingest, INGEST_MEMORY_BYTES, bytes + INGEST_MEMORY_BYTES, 10), &fx->err);
+	assert_true(exists(fx, "1"));
+	assert_int_equal(held(fx, ingest, bytes), sizeof(bytes));
+	/* Anew: it has a file, and keeps it. */
+	assert_ok(put(fx, ingest, 0, "bytes", 5), &fx->err);
+	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
+	ingest_close(ingest);
+	restart(fx);
+	ingest = begin(fx, "r");
+	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
+	ingest_close(ingest);
+}
+
+/* What cannot be kept is not said to be held. */
+static void one_that_cannot_be_kept_is_begun_anew(void **state)
+{
+	static const struct {
+		enum fault_call call;
+		unsigned int after;
+		uint64_t left;
+	} cases[] = {
+		{FAULT_OPENAT, 0, 0}, /* the reference */
+		{FAULT_OPENAT, 1, 0}, /* the bytes */
+		{FAULT_PWRITEV, 0, 0},
+	};
+	struct fixture *fx = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct ingest *ingest = begin(fx, "r");
+		struct ingest_info info;
+
+		assert_ok(put(fx, ingest, 0, "bytes", 5), &fx->err);
+		fault_after(cases[i].call, cases[i].after, ENOSPC);
+		ingest_close(ingest);
+		assert_true(fault_clear() > 0);
+		assert_ok(ingests_status(fx->ingests, &fx->ctx, "r", &info, &fx->err), &fx->err);
+		assert_int_equal(info.offset_bytes, cases[i].left);
+		ingest = begin(fx, "r");
+		assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), cases[i].left);
+		assert_ok(put(fx, ingest, cases[i].left, "bytes", 5), &fx->err);
+		assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
+		ingest_close(ingest);
+		ingests_abort(fx->ingests, "r");
+	}
+}
+
+static void beyond_so_many_in_memory_the_next_gets_its_file_at_once(void **state)
+{
+	struct fixture *fx = *state;
+	struct ingest *ingests[200];
+	char ref[16], name[16];
+	unsigned int n_files = 0;
+
+	for (unsigned int i = 0; i < ARRAY_LEN(ingests); i++) {
+		snprintf(ref, sizeof(ref), "r%u", i);
+		ingests[i] = begin(fx, ref);
+		assert_ok(put(fx, ingests[i], 0, "bytes", 5), &fx->err);
+		snprintf(name, sizeof(name), "%u", i + 1);
+		n_files += exists(fx, name);
+	}
+	assert_true(n_files > 0 && n_files < ARRAY_LEN(ingests));
+	/* Those that were aborted make room. */
+	for (unsigned int i = 0; i < ARRAY_LEN(ingests); i++) {
+		snprintf(ref, sizeof(ref), "r%u", i);
+		ingests_abort(fx->ingests, ref);
+		ingest_close(ingests[i]);
+	}
+	ingests[0] = begin(fx, "r");
+	assert_ok(put(fx, ingests[0], 0, "bytes", 5), &fx->err);
+	assert_false(exists(fx, "201"));
+	ingest_close(ingests[0]);
+}
+
+static void what_has_to_wait_is_not_done_where_nothing_may(void **state)
+{
+	static const uint8_t bytes[INGEST_MEMORY_BYTES + 1];
+	const struct iovec small = {(void *)(uintptr_t)bytes, 5};
+	const struct iovec large = {(void *)(uintptr_t)bytes, sizeof(bytes)};
+	struct fixture *fx = *state;
+	struct ingest *ingest, *second;
+
+	assert_int_equal(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, false, &ingest, &fx->err),
+			 0);
+	assert_int_equal(ingest_write(ingest, 0, &small, 1, false, &fx->err), 0);
+	assert_int_equal(ingest_write(ingest, 5, &large, 1, false, &fx->err), 1);
+	assert_int_equal(held(fx, ingest, bytes), 5);
+	assert_fails(ingest_write(ingest, 7, &small, 1, false, &fx->err), &fx->err,
+		     ERR_OUT_OF_RANGE);
+	/* It has a writer, and later a file. */
+	assert_int_equal(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, false, &second, &fx->err),
+			 1);
+	ingest_close(ingest);
+	assert_int_equal(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, false, &second, &fx->err),
+			 1);
+}
+
 static void one_that_cannot_be_opened_stays(void **state)
 {
 	struct fixture *fx = *state;
@@ -199,8 +338,8 @@ static void one_that_cannot_be_opened_stays(void **state)
 	assert_ok(put(fx, ingest, 0, "bytes", 5), &fx->err);
 	ingest_close(ingest);
 	fault_after(FAULT_OPENAT, 0, EMFILE);
-	assert_fails(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, &ingest, &fx->err), &fx->err,
-		     ERR_RESOURCE_EXHAUSTED);
+	assert_fails(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, true, &ingest, &fx->err),
+		     &fx->err, ERR_RESOURCE_EXHAUSTED);
 	fault_clear();
 	ingest = begin(fx, "r");
 	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
@@ -215,7 +354,7 @@ static void memory_that_runs_out_fails_calls_and_nothing_else(void **state)
 	/* However far each attempt gets. */
 	for (unsigned int n = 0; n < 6; n++) {
 		fault_after(FAULT_CALLOC, n, ENOMEM);
-		if (ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, &ingest, &fx->err) == 0)
+		if (ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, true, &ingest, &fx->err) == 0)
 			ingest_close(ingest);
 		else
 			assert_int_equal(fx->err.code, ERR_RESOURCE_EXHAUSTED);
@@ -235,8 +374,8 @@ static void bytes_that_somebody_took_away_are_missed(void **state)
 	ingest_close(ingest);
 	restart(fx);
 	write_file(fx, "1", "byt");
-	assert_fails(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, &ingest, &fx->err), &fx->err,
-		     ERR_DATA_LOSS);
+	assert_fails(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, true, &ingest, &fx->err),
+		     &fx->err, ERR_DATA_LOSS);
 	/* The next start believes the file. */
 	restart(fx);
 	ingest = begin(fx, "r");
@@ -265,8 +404,8 @@ static void references_together_are_bounded(void **state)
 		number(ref, i);
 		ingests[i] = begin(fx, ref);
 	}
-	assert_fails(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, &one_more, &fx->err), &fx->err,
-		     ERR_RESOURCE_EXHAUSTED);
+	assert_fails(ingest_open(fx->ingests, &fx->ctx, "r", 0, 0, true, &one_more, &fx->err),
+		     &fx->err, ERR_RESOURCE_EXHAUSTED);
 	for (unsigned int i = 0; i < n_max; i++) {
 		number(ref, i);
 		ingests_abort(fx->ingests, ref);
@@ -357,6 +496,11 @@ int main(void)
 		TEST(a_full_disk_keeps_what_was_written),
 		TEST(short_writes_are_completed),
 		TEST(a_broken_disk_is_our_fault_and_a_busy_process_has_no_room),
+		TEST(a_small_one_gets_its_file_when_its_writer_goes),
+		TEST(one_that_grows_gets_its_file),
+		TEST(one_that_cannot_be_kept_is_begun_anew),
+		TEST(beyond_so_many_in_memory_the_next_gets_its_file_at_once),
+		TEST(what_has_to_wait_is_not_done_where_nothing_may),
 		TEST(one_that_cannot_be_opened_stays),
 		TEST(memory_that_runs_out_fails_calls_and_nothing_else),
 		TEST(bytes_that_somebody_took_away_are_missed),

@@ -3,6 +3,7 @@
  * The local store when calls of the system fail, when it is killed, and when it finds what it did not leave.
  * What all stores do is for tests/conformance.
  */
+#include "content/ingest_bytes.h"
 #include "content/local.h"
 
 #include <errno.h>
@@ -85,7 +86,19 @@ static struct ingest *begin(struct fixture *fx, const char *ref)
 {
 	struct ingest *ingest = NULL;
 
-	assert_ok(ops->ingest_open(fx->store, &fx->ctx, ref, 0, NULL, &ingest, &fx->err), &fx->err);
+	assert_ok(ops->ingest_open(fx->store, &fx->ctx, ref, 0, NULL, true, &ingest, &fx->err),
+		  &fx->err);
+	return ingest;
+}
+
+/* One whose bytes have a file from the first on. */
+static struct ingest *begin_large(struct fixture *fx, const char *ref)
+{
+	struct ingest *ingest = NULL;
+
+	assert_ok(ops->ingest_open(fx->store, &fx->ctx, ref, INGEST_MEMORY_BYTES + 1, NULL, true,
+				   &ingest, &fx->err),
+		  &fx->err);
 	return ingest;
 }
 
@@ -93,7 +106,7 @@ static int put(struct fixture *fx, struct ingest *ingest, const char *text)
 {
 	const struct iovec piece = {(void *)(uintptr_t)text, strlen(text)};
 
-	return ops->ingest_write(fx->store, &fx->ctx, ingest, 0, &piece, 1, &fx->err);
+	return ops->ingest_write(fx->store, &fx->ctx, ingest, 0, &piece, 1, true, &fx->err);
 }
 
 static int commit(struct fixture *fx, struct ingest *ingest)
@@ -107,6 +120,15 @@ static int commit(struct fixture *fx, struct ingest *ingest)
 static void add(struct fixture *fx, const char *text)
 {
 	struct ingest *ingest = begin(fx, "add");
+
+	assert_ok(put(fx, ingest, text), &fx->err);
+	assert_ok(commit(fx, ingest), &fx->err);
+	ops->ingest_close(fx->store, ingest);
+}
+
+static void add_large(struct fixture *fx, const char *text)
+{
+	struct ingest *ingest = begin_large(fx, "add");
 
 	assert_ok(put(fx, ingest, text), &fx->err);
 	assert_ok(commit(fx, ingest), &fx->err);
@@ -164,6 +186,13 @@ static bool exists(struct fixture *fx, const char *path)
 	return faccessat(fx->root->fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+static void remove_blob(struct fixture *fx, const char *text)
+{
+	struct digest digest = digest_of_text(text);
+
+	assert_ok(ops->remove(fx->store, &fx->ctx, &digest, &fx->err), &fx->err);
+}
+
 static void assert_empty(struct fixture *fx, const char *path)
 {
 	assert_int_equal(fs_is_empty(fx->root->fd, path, &fx->err), 1);
@@ -174,7 +203,7 @@ static void assert_empty(struct fixture *fx, const char *path)
 static void a_commit_without_room_can_be_tried_again(void **state)
 {
 	struct fixture *fx = *state;
-	struct ingest *ingest = begin(fx, "r");
+	struct ingest *ingest = begin_large(fx, "r");
 
 	assert_ok(put(fx, ingest, "bytes"), &fx->err);
 	fault_after(FAULT_LINKAT, 0, ENOSPC);
@@ -186,10 +215,31 @@ static void a_commit_without_room_can_be_tried_again(void **state)
 	assert_reads(fx, "bytes");
 }
 
+static void a_small_commit_without_room_can_be_tried_again(void **state)
+{
+	static const enum fault_call calls[] = {FAULT_OPENAT, FAULT_WRITE};
+	struct fixture *fx = *state;
+	struct ingest *ingest = begin(fx, "r");
+	char path[300];
+
+	assert_ok(put(fx, ingest, "bytes"), &fx->err);
+	for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
+		fault_after(calls[i], 0, ENOSPC);
+		assert_fails(commit(fx, ingest), &fx->err, ERR_RESOURCE_EXHAUSTED);
+		assert_int_equal(fault_clear(), 1);
+		assert_false(is_there(fx, "bytes"));
+		assert_false(exists(fx, path_of("bytes", path)));
+	}
+	assert_ok(commit(fx, ingest), &fx->err);
+	ops->ingest_close(fx->store, ingest);
+	assert_reads(fx, "bytes");
+	assert_empty(fx, "ingests");
+}
+
 static void a_sync_that_fails_ends_the_ingest(void **state)
 {
 	struct fixture *fx = *state;
-	struct ingest *ingest = begin(fx, "r");
+	struct ingest *ingest = begin_large(fx, "r");
 	struct ingest_info info;
 	char path[300];
 
@@ -301,6 +351,7 @@ static void more_blobs_than_are_kept_open_can_be_read(void **state)
 struct kill_arg {
 	struct fixture *fx;
 	const char *point;
+	void (*add)(struct fixture *fx, const char *text);
 };
 
 static int commit_and_die(void *arg)
@@ -310,7 +361,7 @@ static int commit_and_die(void *arg)
 
 	open_store(fx);
 	setenv("LIGHTER_CRASH_POINT", kill->point, 1);
-	add(fx, "bytes");
+	kill->add(fx, "bytes");
 	{
 		struct digest digest = digest_of_text("bytes");
 
@@ -344,18 +395,23 @@ static void assert_sound(struct fixture *fx, bool must_be_there, bool must_be_go
 static void killed_anywhere_it_is_a_blob_or_an_ingest(void **state)
 {
 	static const struct {
+		void (*add)(struct fixture *fx, const char *text);
 		const char *point;
 		bool holds_bytes; /* of the ingest */
 		bool is_there;
 		bool is_gone;
 	} cases[] = {
-		{"ingest.head-written", false, false, true},
-		{"ingest.written", true, false, true},
-		{"commit.linked", true, false, true},
-		{"commit.synced", true, false, true},
-		{"commit.row-written", false, true, false},
-		{"ingest.head-deleted", false, true, false},
-		{"remove.row-deleted", false, false, true},
+		{add_large, "ingest.head-written", false, false, true},
+		{add_large, "ingest.written", true, false, true},
+		{add_large, "commit.linked", true, false, true},
+		{add_large, "commit.synced", true, false, true},
+		{add_large, "commit.row-written", false, true, false},
+		{add_large, "ingest.head-deleted", false, true, false},
+		{add_large, "remove.row-deleted", false, false, true},
+		{add, "ingest.written", false, false, true},
+		{add, "commit.file-written", false, false, true},
+		{add, "commit.row-written", false, true, false},
+		{add, "remove.row-deleted", false, false, true},
 	};
 	struct fixture *fx = *state;
 
@@ -364,7 +420,7 @@ static void killed_anywhere_it_is_a_blob_or_an_ingest(void **state)
 	skip();
 #endif
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		struct kill_arg arg = {fx, cases[i].point};
+		struct kill_arg arg = {fx, cases[i].point, cases[i].add};
 		struct digest digest = digest_of_text("bytes");
 		struct ingest_info info;
 		int status;
@@ -381,6 +437,137 @@ static void killed_anywhere_it_is_a_blob_or_an_ingest(void **state)
 		}
 		assert_sound(fx, cases[i].is_there, cases[i].is_gone);
 		assert_ok(ops->remove(fx->store, &fx->ctx, &digest, &fx->err), &fx->err);
+	}
+}
+
+static int add_small_and_die(void *arg)
+{
+	const struct kill_arg *kill = arg;
+
+	open_store(kill->fx);
+	setenv("LIGHTER_CRASH_POINT", kill->point, 1);
+	add(kill->fx, "bytes");
+	add(kill->fx, "other bytes");
+	/* Where it did not die so, it syncs them now. */
+	close_store(kill->fx);
+	return 0;
+}
+
+/* A power cut that took @text's file, or what was in it. */
+static void lose_file(struct fixture *fx, const char *text, bool wholly)
+{
+	char path[300];
+
+	path_of(text, path);
+	assert_true(exists(fx, path));
+	if (wholly)
+		assert_int_equal(unlinkat(fx->root->fd, path, 0), 0);
+	else
+		write_file(fx, path, "");
+}
+
+static void small_files_that_were_not_synced_are_written_anew(void **state)
+{
+	struct fixture *fx = *state;
+	struct kill_arg arg = {fx, "late-sync.synced", NULL};
+	int status;
+
+#ifndef LIGHTER_CRASH_POINTS
+	print_message("this build has no crash points\n");
+	skip();
+#endif
+	for (int wholly = 0; wholly < 2; wholly++) {
+		close_store(fx);
+		status = run_child(add_small_and_die, &arg);
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		lose_file(fx, "bytes", wholly);
+		lose_file(fx, "other bytes", wholly);
+		open_store(fx);
+		assert_reads(fx, "bytes");
+		assert_reads(fx, "other bytes");
+		remove_blob(fx, "bytes");
+		remove_blob(fx, "other bytes");
+	}
+}
+
+/* Killed, the machine running on: the files are as they were, and a full disk does not matter. */
+static void small_files_that_are_there_need_no_room_at_the_start(void **state)
+{
+	struct fixture *fx = *state;
+	struct kill_arg arg = {fx, "late-sync.synced", NULL};
+	int status;
+
+#ifndef LIGHTER_CRASH_POINTS
+	print_message("this build has no crash points\n");
+	skip();
+#endif
+	close_store(fx);
+	status = run_child(add_small_and_die, &arg);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	fault_after(FAULT_WRITE, 0, ENOSPC);
+	open_store(fx);
+	fault_clear();
+	assert_reads(fx, "bytes");
+	assert_reads(fx, "other bytes");
+}
+
+/* One that was removed before its file was synced does not come back. */
+static void removed_before_it_is_synced_it_stays_removed(void **state)
+{
+	struct fixture *fx = *state;
+	struct kill_arg arg = {fx, "remove.row-deleted", add};
+	char path[300];
+	int status;
+
+#ifndef LIGHTER_CRASH_POINTS
+	print_message("this build has no crash points\n");
+	skip();
+#endif
+	close_store(fx);
+	status = run_child(commit_and_die, &arg);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	open_store(fx);
+	assert_false(is_there(fx, "bytes"));
+	assert_false(exists(fx, path_of("bytes", path)));
+}
+
+/* Once they are synced, the database has forgotten them: what is lost then is lost, and said so. */
+static void synced_files_are_not_held_twice(void **state)
+{
+	struct fixture *fx = *state;
+	struct kill_arg arg = {fx, "late-sync.forgotten", NULL};
+	int status;
+
+#ifndef LIGHTER_CRASH_POINTS
+	print_message("this build has no crash points\n");
+	skip();
+#endif
+	close_store(fx);
+	status = run_child(add_small_and_die, &arg);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	open_store(fx);
+	assert_reads(fx, "bytes");
+	close_store(fx);
+	lose_file(fx, "bytes", true);
+	open_store(fx);
+	assert_false(is_there(fx, "bytes"));
+}
+
+/* Many more than wait to be synced at a time. */
+static void very_many_small_ones(void **state)
+{
+	struct fixture *fx = *state;
+	char text[32];
+
+	for (int i = 0; i < 1500; i++) {
+		snprintf(text, sizeof(text), "small blob %d", i);
+		add(fx, text);
+	}
+	close_store(fx);
+	open_store(fx);
+	for (int i = 0; i < 1500; i++) {
+		snprintf(text, sizeof(text), "small blob %d", i);
+		assert_reads(fx, text);
 	}
 }
 
@@ -497,12 +684,18 @@ int main(void)
 #define TEST(fn_) cmocka_unit_test_setup_teardown(fn_, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(a_commit_without_room_can_be_tried_again),
+		TEST(a_small_commit_without_room_can_be_tried_again),
 		TEST(a_sync_that_fails_ends_the_ingest),
 		TEST(a_reader_without_descriptors_is_told),
 		TEST(what_has_to_wait_is_not_done_where_nothing_may),
 		TEST(files_that_were_tampered_with_are_data_loss),
 		TEST(more_blobs_than_are_kept_open_can_be_read),
 		TEST(killed_anywhere_it_is_a_blob_or_an_ingest),
+		TEST(small_files_that_were_not_synced_are_written_anew),
+		TEST(small_files_that_are_there_need_no_room_at_the_start),
+		TEST(removed_before_it_is_synced_it_stays_removed),
+		TEST(synced_files_are_not_held_twice),
+		TEST(very_many_small_ones),
 		TEST(files_without_a_row_are_removed),
 		TEST(a_store_that_is_not_mounted_is_not_taken_for_lost),
 		TEST(without_a_database_good_blobs_are_adopted),

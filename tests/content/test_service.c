@@ -310,7 +310,8 @@ static bool is_free(void *arg)
 	struct fixture *fx = arg;
 	struct ingest *ingest;
 
-	if (local_content_ops.ingest_open(fx->store, &fx->ctx, "r", 0, NULL, &ingest, &fx->err) < 0)
+	if (local_content_ops.ingest_open(fx->store, &fx->ctx, "r", 0, NULL, true, &ingest,
+					  &fx->err) < 0)
 		return false;
 	local_content_ops.ingest_close(fx->store, ingest);
 	return true;

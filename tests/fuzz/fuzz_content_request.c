@@ -29,14 +29,14 @@ static void fill(struct ctx *ctx)
 	struct digest digest;
 	struct err err;
 
-	if (ops->ingest_open(fuzz_store(), ctx, "r", 0, NULL, &ingest, &err) < 0 ||
-	    ops->ingest_write(fuzz_store(), ctx, ingest, 0, &piece, 1, &err) < 0)
+	if (ops->ingest_open(fuzz_store(), ctx, "r", 0, NULL, true, &ingest, &err) < 0 ||
+	    ops->ingest_write(fuzz_store(), ctx, ingest, 0, &piece, 1, true, &err) < 0)
 		abort();
 	if (ops->ingest_commit(fuzz_store(), ctx, ingest, &req, &digest, &err) < 0 &&
 	    err.code != ERR_ALREADY_EXISTS)
 		abort();
 	ops->ingest_close(fuzz_store(), ingest);
-	if (ops->ingest_open(fuzz_store(), ctx, "ref", 100, NULL, &ingest, &err) < 0)
+	if (ops->ingest_open(fuzz_store(), ctx, "ref", 100, NULL, true, &ingest, &err) < 0)
 		abort();
 	ops->ingest_close(fuzz_store(), ingest);
 }

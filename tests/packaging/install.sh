@@ -38,6 +38,14 @@ check_daemon() {
 	grep -q "^$2\$" "$tmp/all.toml"
 	"$daemon" --check --config "$tmp/all.toml"
 
+	# A mistake in the configuration ends it for good.
+	status=0
+	"$daemon" --check --set nonsense=1 2> "$tmp/refusal" || status=$?
+	grep -q "^RestartPreventExitStatus=$status\$" "$unit" || {
+		echo "a wrong configuration exits with $status, after which the unit restarts"
+		exit 1
+	}
+
 	command=$(sed -n 's/^ExecStart=//p' "$unit")
 	test -x "$tmp$command" || { echo "ExecStart=$command was not installed"; exit 1; }
 	if grep -q '[^ ]@[A-Z_]*@' "$unit"; then

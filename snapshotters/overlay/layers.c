@@ -196,7 +196,7 @@ static int open_dir(const char *root, const char *name, struct layer_dir *dir, s
 	return fs_open_dir(AT_FDCWD, dir->path, &dir->fd, err);
 }
 
-static int make_paths(struct layers *layers, const char *root, struct err *err)
+int layers_check_root(const char *root, struct err *err)
 {
 	if (root[0] != '/')
 		return err_set(err, ERR_INVALID_ARGUMENT, "root '%s' is not an absolute path",
@@ -207,6 +207,11 @@ static int make_paths(struct layers *layers, const char *root, struct err *err)
 			err, ERR_INVALID_ARGUMENT,
 			"root '%s' holds a ':', ',' or '\\', which mount options cannot carry",
 			root);
+	return 0;
+}
+
+static int make_paths(struct layers *layers, const char *root, struct err *err)
+{
 	if (asprintf(&layers->empty_path, "%s/empty", root) < 0) {
 		layers->empty_path = NULL;
 		return err_sysno(err, ENOMEM, "open layers");

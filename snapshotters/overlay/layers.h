@@ -54,7 +54,8 @@ void layers_keep(struct layers *layers, uint64_t id);
 
 /**
  * layers_drop() - no row came to name the taken @id
- * @clean: the directory is as it was taken, and goes back into stock; else it is removed
+ * @clean: the directory is as it was taken, and goes back into stock; else it is removed soon
+ * It does not wait for the disk.
  */
 void layers_drop(struct layers *layers, uint64_t id, bool clean);
 

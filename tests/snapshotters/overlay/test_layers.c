@@ -231,13 +231,26 @@ static void usage_counts_the_root_and_each_inode_once(void **state)
 	layers_drop(f->layers, id, false);
 }
 
+struct dropped {
+	struct fixture *f;
+	uint64_t id;
+};
+
+static bool is_removed(void *arg)
+{
+	struct dropped *dropped = arg;
+
+	return !id_is_there(dropped->f, dropped->id);
+}
+
 static void a_dirty_drop_does_not_come_back(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t id = take(f);
+	struct dropped dropped = {f, id};
 
 	layers_drop(f->layers, id, false);
-	assert_false(id_is_there(f, id));
+	wait_until(is_removed, &dropped, "the removal of what was dropped");
 	for (int i = 0; i < 2 * STOCK_SPARES_MAX; i++) {
 		uint64_t next = take(f);
 

@@ -39,7 +39,11 @@ struct layers {
 	bool cleaning;
 };
 
-/* Looked at in some tens of microseconds. */
+/*
+ * Looked at in some tens of microseconds: what is committed has been written just before, and is in memory. Where it
+ * is not, as after a restart between the two, the polling thread waits for a read of the disk for each of them at
+ * worst; to leave all of them to a worker would cost every Commit of an image its wake-up.
+ */
 #define FEW_ENTRIES 16
 
 /* --- opening and closing ------------------------------------------------------------------------- */

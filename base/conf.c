@@ -47,16 +47,11 @@ struct load {
 /* Text of others inside our messages: one line, of bounded length. Returns @buf of SHOWN_MAX_BYTES + 4. */
 static const char *shown(char *buf, const char *text)
 {
-	size_t len = strlen(text), n = len;
+	size_t n = str_cut(text, SHOWN_MAX_BYTES);
 
-	if (n > SHOWN_MAX_BYTES) {
-		n = SHOWN_MAX_BYTES;
-		while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80)
-			n--;
-	}
 	for (size_t i = 0; i < n; i++)
 		buf[i] = ((unsigned char)text[i] < 0x20 || text[i] == 0x7f) ? '?' : text[i];
-	strcpy(buf + n, n < len ? "..." : "");
+	strcpy(buf + n, text[n] ? "..." : "");
 	return buf;
 }
 

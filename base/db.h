@@ -135,7 +135,7 @@ void db_bind_null(struct db_stmt *stmt, int i);
 /**
  * db_step() - run up to the next row
  * Return: 1 with a row, 0 when done; -1 on error: a violated constraint is ERR_ABORTED, for the caller to
- * translate; a full disk ERR_RESOURCE_EXHAUSTED; damage ERR_DATA_LOSS.
+ * translate; a full disk ERR_RESOURCE_EXHAUSTED; damage ERR_DATA_LOSS; a disk that fails ERR_INTERNAL.
  */
 ERR_CHECKED int db_step(struct db_stmt *stmt, struct err *err);
 

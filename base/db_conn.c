@@ -84,9 +84,8 @@ int db_conn_report(struct db_conn *conn, int status, const char *what, struct er
 			sys = ENOMEM;
 		else if (handle)
 			sys = errno_of(handle);
-		if (status == SQLITE_IOERR_CORRUPTFS)
-			code = ERR_DATA_LOSS;
-		else if (sys)
+		/* IOERR_CORRUPTFS among them: sqlite calls every EIO of a read so, and that is a broken disk. */
+		if (sys)
 			return err_sysno(err, sys, "database '%s': %s: %s", conn->path, what, text);
 		break;
 	default:

@@ -84,8 +84,9 @@ ERR_CHECKED int fs_disk_usage(const struct ctx *ctx, int dirfd, const char *name
 			      struct fs_usage *ret_usage, struct err *err);
 
 /**
- * fs_disk_usage_of_few() - fs_disk_usage(), given up when the tree has more than @max_entries entries
- * Return: 0, 1 when it has, -1.
+ * fs_disk_usage_of_few() - fs_disk_usage(), given up when the tree has more than @max_entries entries, or a directory
+ *                          that is long to read for what it has held
+ * Return: 0, 1 when it was given up, -1.
  */
 ERR_CHECKED int fs_disk_usage_of_few(int dirfd, const char *name, size_t max_entries,
 				     struct fs_usage *ret_usage, struct err *err);

@@ -23,6 +23,8 @@
 /* What a container can make us hold: 16 MiB for its deepest tree, 64 MiB for its hard links. */
 #define DEPTH_MAX         (1024u * 1024)
 #define LINKED_INODES_MAX (4u * 1024 * 1024)
+/* A directory of few entries may still be long to read, where it has shrunk from many (ext4 keeps its blocks). */
+#define FEW_DIR_BYTES     (64 * 1024)
 
 /**
  * struct place - a directory on the way from the top to where the count is
@@ -52,6 +54,7 @@ struct inode_set {
  * @depth: of the innermost directory
  * @oldest: the outermost depth that is still open
  * @entries_left: how many more may be looked at
+ * @few: and no directory of more than FEW_DIR_BYTES
  */
 struct count {
 	const struct ctx *ctx;
@@ -64,6 +67,7 @@ struct count {
 	size_t depth;
 	size_t oldest;
 	size_t entries_left;
+	bool few;
 	struct inode_set linked;
 	struct fs_usage usage;
 };
@@ -185,7 +189,10 @@ static int reserve(struct count *c, size_t depth)
 	return 0;
 }
 
-/* Counts the directory that is open as @fd and makes it the innermost. Takes @fd, also on failure. */
+/*
+ * Counts the directory that is open as @fd and makes it the innermost. Takes @fd, also on failure.
+ * Return: 0, 1 when it may not be looked at, -1.
+ */
 static int enter(struct count *c, int fd, size_t depth, const char *name, struct err *err)
 {
 	CLEANUP(close_fd) int owned = fd;
@@ -200,6 +207,8 @@ static int enter(struct count *c, int fd, size_t depth, const char *name, struct
 	/* A btrfs subvolume lies below the same mount, and is a file system of its own for all that. */
 	if (st.st_dev != c->dev)
 		return 0;
+	if (c->few && st.st_size > FEW_DIR_BYTES)
+		return 1;
 	if (reserve(c, depth) < 0)
 		return fail(c, name, err);
 
@@ -305,8 +314,8 @@ static int run(struct count *c, struct err *err)
 		if (rc > 0 && c->entries_left-- == 0)
 			return 1;
 		rc = rc > 0 ? count_entry(c, entry->d_name, entry->d_type, err) : leave(c, err);
-		if (rc < 0)
-			return -1;
+		if (rc != 0)
+			return rc;
 	}
 }
 
@@ -316,9 +325,11 @@ static int count_tree(struct count *c, int dirfd, struct fs_usage *ret_usage, st
 
 	if (c->ctx && ctx_check(c->ctx, err) < 0)
 		return -1;
-	if (fs_open_dir(dirfd, c->name, &fd, err) < 0 || enter(c, fd, 0, "", err) < 0)
+	if (fs_open_dir(dirfd, c->name, &fd, err) < 0)
 		return -1;
-	rc = run(c, err);
+	rc = enter(c, fd, 0, "", err);
+	if (rc == 0)
+		rc = run(c, err);
 	if (rc == 0)
 		*ret_usage = c->usage;
 	return rc;
@@ -336,7 +347,8 @@ int fs_disk_usage(const struct ctx *ctx, int dirfd, const char *name, struct fs_
 int fs_disk_usage_of_few(int dirfd, const char *name, size_t max_entries,
 			 struct fs_usage *ret_usage, struct err *err)
 {
-	CLEANUP(count_done) struct count c = {.name = name, .entries_left = max_entries};
+	CLEANUP(count_done)
+	struct count c = {.name = name, .entries_left = max_entries, .few = true};
 
 	return count_tree(&c, dirfd, ret_usage, err);
 }

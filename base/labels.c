@@ -3,20 +3,10 @@
 
 #include <string.h>
 
-/* How much of a foreign string a message shows; it is not cut inside a UTF-8 sequence. */
+#include "base/str.h"
+
+/* How much of a foreign string a message shows. */
 #define SHOWN_MAX_BYTES 128
-
-static int shown_len(const char *text)
-{
-	size_t len = strnlen(text, SHOWN_MAX_BYTES + 1);
-
-	if (len <= SHOWN_MAX_BYTES)
-		return (int)len;
-	len = SHOWN_MAX_BYTES;
-	while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
-		len--;
-	return (int)len;
-}
 
 int labels_check(const struct strmap *labels, struct err *err)
 {
@@ -32,12 +22,14 @@ int labels_check(const struct strmap *labels, struct err *err)
 		if (len > LABEL_MAX_BYTES)
 			return err_set(err, ERR_INVALID_ARGUMENT,
 				       "label '%.*s': key and value have %zu bytes, more than %d",
-				       shown_len(label->key), label->key, len, LABEL_MAX_BYTES);
+				       (int)str_cut(label->key, SHOWN_MAX_BYTES), label->key, len,
+				       LABEL_MAX_BYTES);
 		total += len;
 		if (total > LABELS_MAX_BYTES)
 			return err_set(err, ERR_INVALID_ARGUMENT,
 				       "label '%.*s': the labels have more than %u bytes together",
-				       shown_len(label->key), label->key, LABELS_MAX_BYTES);
+				       (int)str_cut(label->key, SHOWN_MAX_BYTES), label->key,
+				       LABELS_MAX_BYTES);
 	}
 	return 0;
 }

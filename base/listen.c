@@ -151,8 +151,8 @@ static int remove_stale(const char *path, struct err *err)
 	if (alive < 0)
 		return -1;
 	if (alive)
-		return err_set(err, ERR_FAILED_PRECONDITION,
-			       "another process listens on '%s' already", path);
+		return err_set(err, ERR_UNAVAILABLE, "another process listens on '%s' already",
+			       path);
 	if (unlink(path) < 0 && errno != ENOENT)
 		return err_sys(err, "delete stale socket '%s'", path);
 	return 0;

@@ -48,8 +48,8 @@ ERR_CHECKED int listen_inherited(struct listen_socket *ret_socket, struct err *e
  * @gid: its group, or (gid_t)-1 for ours
  *
  * A socket file that nobody listens on any more is replaced.
- * Return: 0, or -1 with ERR_FAILED_PRECONDITION when somebody listens there, or something that is no
- * socket stands there; that stays as it is.
+ * Return: 0, or -1 with ERR_UNAVAILABLE when somebody listens there, with ERR_FAILED_PRECONDITION when something
+ * that is no socket stands there; that stays as it is.
  */
 ERR_CHECKED int listen_at(const char *path, mode_t mode, gid_t gid,
 			  struct listen_socket *ret_socket, struct err *err);

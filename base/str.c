@@ -94,6 +94,17 @@ char *str_take(struct str *str)
 	return text;
 }
 
+size_t str_cut(const char *text, size_t max_bytes)
+{
+	size_t len = strnlen(text, max_bytes + 1);
+
+	if (len <= max_bytes)
+		return len;
+	for (len = max_bytes; len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80;)
+		len--;
+	return len;
+}
+
 /* Unicode 15, table 3-7: the well-formed byte sequences. */
 bool str_is_utf8(const char *data, size_t len)
 {

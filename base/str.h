@@ -32,6 +32,9 @@ void str_printf(struct str *str, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /** str_take() - the text, yours to free(); NULL when building it failed. The string is empty again. */
 char *str_take(struct str *str);
 
+/** str_cut() - so many bytes of @text, at most @max_bytes, are shown; a UTF-8 sequence is not cut inside */
+size_t str_cut(const char *text, size_t max_bytes);
+
 /** str_is_utf8() - are these @len bytes UTF-8 as protobuf wants it: no surrogates, nothing overlong? */
 bool str_is_utf8(const char *data, size_t len);
 

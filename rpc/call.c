@@ -287,6 +287,17 @@ void call_watch_close(struct rpc_call *call, void (*done)(struct rpc_tag *tag, b
 	call_batch(call, &op, 1, &call->close_tag);
 }
 
+void call_answered(struct rpc_tag *tag, bool ok)
+{
+	struct rpc_call *call = TAG_CALL(tag, send_tag);
+
+	(void)ok;
+	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&call->server->queued_bytes, call->answer_bytes,
+				  memory_order_relaxed);
+	call_unref(call);
+}
+
 static void error_sent(struct rpc_tag *tag, bool ok)
 {
 	struct rpc_call *call = TAG_CALL(tag, send_tag);

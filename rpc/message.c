@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/labels.h"
+#include "base/str.h"
 
 #define NS_PER_S 1000000000
 
@@ -118,13 +119,9 @@ int message_paths(const Google__Protobuf__FieldMask *mask, const char ***ret_pat
 
 int message_failed(const char *what, const char *key, struct err *err)
 {
-	size_t len = strnlen(key, SHOWN_MAX_BYTES + 1);
+	size_t len = str_cut(key, SHOWN_MAX_BYTES);
 
-	if (len <= SHOWN_MAX_BYTES)
-		return err_wrap(err, "%s '%s'", what, key);
-	for (len = SHOWN_MAX_BYTES; len > 0 && ((unsigned char)key[len] & 0xc0) == 0x80;)
-		len--;
-	return err_wrap(err, "%s '%.*s...'", what, (int)len, key);
+	return err_wrap(err, "%s '%.*s%s'", what, (int)len, key, key[len] ? "..." : "");
 }
 
 int64_t message_int64(uint64_t value)

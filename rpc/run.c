@@ -91,6 +91,15 @@ static int prepare_process(struct err *err)
 	return 0;
 }
 
+/* Where a path leads through what is no directory, that path is the mistake. Return: @result. */
+static int name_wrong_path(int result, struct err *err)
+{
+	if (result < 0 && (err->sys_errno == ENOTDIR || err->sys_errno == ELOOP ||
+			   err->sys_errno == ENAMETOOLONG))
+		err->code = ERR_INVALID_ARGUMENT;
+	return result;
+}
+
 /* Makes the directory that holds @path, and what is missing above it. */
 static int make_parent(const char *path, struct err *err)
 {
@@ -99,25 +108,27 @@ static int make_parent(const char *path, struct err *err)
 	if (!parent)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory");
 	*strrchr(parent, '/') = '\0';
-	return *parent ? fs_make_dirs(parent, PARENT_DIR_MODE, err) : 0;
+	return *parent ? name_wrong_path(fs_make_dirs(parent, PARENT_DIR_MODE, err), err) : 0;
 }
 
-/* What is kept may hold setuid programs, so nobody else may pass; but a directory of others is not ours to close. */
-static int close_to_others(const struct daemon *d, struct err *err)
+/*
+ * What is kept may hold setuid programs, so nobody else may pass; but a directory of others is not ours to close.
+ * Return: 0; 1 when it is ours and to be closed; or -1.
+ */
+static int look_at_root(int fd, const char *root, struct err *err)
 {
-	const char *root = d->options->conf.root;
 	struct stat st, lock;
 	int r;
 
-	if (fstat(d->root_fd, &st) < 0)
+	if (fstat(fd, &st) < 0)
 		return err_sys(err, "look at root '%s'", root);
 	if (st.st_uid != geteuid())
 		return err_set(err, ERR_FAILED_PRECONDITION, "root '%s' belongs to user %u", root,
 			       st.st_uid);
 	if ((st.st_mode & 077) == 0)
 		return 0;
-	if (fstatat(d->root_fd, "lock", &lock, AT_SYMLINK_NOFOLLOW) < 0) {
-		r = fs_is_empty(d->root_fd, ".", err);
+	if (fstatat(fd, "lock", &lock, AT_SYMLINK_NOFOLLOW) < 0) {
+		r = fs_is_empty(fd, ".", err);
 		if (r < 0)
 			return -1;
 		if (!r)
@@ -126,6 +137,26 @@ static int close_to_others(const struct daemon *d, struct err *err)
 				       "%04o)",
 				       root, st.st_mode & 07777);
 	}
+	return 1;
+}
+
+int run_check_root(const char *root, struct err *err)
+{
+	CLEANUP(close_fd) int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0
+				       : name_wrong_path(err_sys(err, "open root '%s'", root), err);
+	return look_at_root(fd, root, err) < 0 ? -1 : 0;
+}
+
+static int close_to_others(const struct daemon *d, struct err *err)
+{
+	const char *root = d->options->conf.root;
+	int r = look_at_root(d->root_fd, root, err);
+
+	if (r <= 0)
+		return r;
 	if (fchmod(d->root_fd, 0700) < 0)
 		return err_sys(err, "set the mode of root '%s'", root);
 	log_event(LOG_WARN, "root directory was open to other users, and has mode 0700 now",
@@ -137,7 +168,7 @@ static int open_root(struct daemon *d, struct err *err)
 {
 	const char *root = d->options->conf.root;
 
-	if (make_parent(root, err) < 0 || fs_make_dirs(root, 0700, err) < 0)
+	if (make_parent(root, err) < 0 || name_wrong_path(fs_make_dirs(root, 0700, err), err) < 0)
 		return -1;
 	d->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (d->root_fd < 0)
@@ -165,9 +196,8 @@ static int lock_root(struct daemon *d, struct err *err)
 	if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK)
 			return err_sys(err, "lock '%s/lock'", root);
-		return err_set(err, ERR_FAILED_PRECONDITION,
-			       "another process (pid %d) uses the root '%s'", read_pid(d->lock_fd),
-			       root);
+		return err_set(err, ERR_UNAVAILABLE, "another process (pid %d) uses the root '%s'",
+			       read_pid(d->lock_fd), root);
 	}
 	len = snprintf(text, sizeof(text), "%d\n", getpid());
 	if (ftruncate(d->lock_fd, 0) < 0 || pwrite(d->lock_fd, text, (size_t)len, 0) != len)
@@ -357,6 +387,20 @@ static void stop(struct daemon *d)
 	close_fd(&d->root_fd);
 }
 
+/* What somebody has to mend is the same at the next start: the service manager is told not to try. */
+static int status_of(const struct err *err)
+{
+	switch (err->code) {
+	case ERR_INVALID_ARGUMENT:
+	case ERR_FAILED_PRECONDITION:
+	case ERR_PERMISSION_DENIED:
+	case ERR_DATA_LOSS:
+		return RUN_EXIT_USAGE;
+	default:
+		return EXIT_FAILURE;
+	}
+}
+
 static int run(const struct run_options *options)
 {
 	struct daemon d = {
@@ -376,7 +420,7 @@ static int run(const struct run_options *options)
 		log_event(LOG_ERROR, "could not start", LOG_ERR(&err));
 	stop(&d);
 	if (r < 0)
-		return EXIT_FAILURE;
+		return status_of(&err);
 	log_event(LOG_INFO, "stopped");
 	return EXIT_SUCCESS;
 }

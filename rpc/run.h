@@ -30,6 +30,8 @@ struct run_registration {
  * @name: names executable, socket, root, configuration file and its table [NAME]
  * @summary: what it is, one line for --help
  * @options: rows of the table [NAME]; the target is a zeroed block of @conf_size bytes
+ * @check: NULL, or refuse a configuration that open() cannot work with; changes nothing on the machine, and is
+ *         called before all else. What it cannot find out without more rights than it has, it lets pass.
  * @open: make or take up the state below @root, which exists, is ours alone and locked. @conf: the target of
  *        @options, valid until close()
  * @services: what to serve, valid until close(). Return: how many of @ret_services are set.
@@ -42,6 +44,8 @@ struct run_program {
 	const struct conf_option *options;
 	size_t conf_size;
 
+	int (*check)(const struct run_program *program, const char *root, const void *conf,
+		     struct err *err);
 	int (*open)(const struct run_program *program, const char *root, const void *conf,
 		    void **ret_self, struct err *err);
 	size_t (*services)(void *self, const struct rpc_service *ret_services[RUN_SERVICES_MAX]);
@@ -50,7 +54,12 @@ struct run_program {
 				   const struct run_registration *registration);
 };
 
-/** run_program() - be that daemon. Return: exit status; 0 after a clean stop. */
+/**
+ * run_program() - be that daemon
+ * Return: exit status: 0 after a clean stop; 1 when it failed; 2 when somebody has to mend something before a
+ * start can succeed: usage, configuration, root, socket (ERR_INVALID_ARGUMENT, ERR_FAILED_PRECONDITION,
+ * ERR_PERMISSION_DENIED or ERR_DATA_LOSS from open()).
+ */
 int run_program(int argc, char **argv, const struct run_program *program);
 
 /** run_print_toml_string() - print @text as a basic string of TOML, for print_registration() */

@@ -62,4 +62,7 @@ ERR_CHECKED int run_options_read(struct run_options *options, const struct run_p
 				 int argc, char **argv, int *ret_status, struct err *err);
 void run_options_done(struct run_options *options);
 
+/** run_check_root() - would open_root() refuse the directory @root, if it exists? Changes nothing. */
+ERR_CHECKED int run_check_root(const char *root, struct err *err);
+
 #endif

@@ -173,7 +173,8 @@ static void print_help(const struct run_options *options)
 	       options->default_config);
 	conf_help(stdout, options->tables, ARRAY_LEN(options->tables));
 	printf("\nSIGTERM and SIGINT stop it once the calls under way have ended, a second one at "
-	       "once.\nExit status: 0 stopped, 1 failed, 2 wrong usage or configuration.\n");
+	       "once.\nExit status: 0 stopped, 1 failed, 2 wrong usage, configuration or root: "
+	       "trying again does not help.\n");
 }
 
 static void print_example(const struct run_options *options)
@@ -329,7 +330,9 @@ static int check_values(struct run_options *options, struct err *err)
 	    log_level_parse(conf->log_level, &options->log_level, err) < 0 ||
 	    log_format_parse(conf->log_format, &options->log_format, err) < 0)
 		return -1;
-	return 0;
+	if (!options->program->check)
+		return 0;
+	return options->program->check(options->program, conf->root, options->program_conf, err);
 }
 
 int run_options_read(struct run_options *options, const struct run_program *program, int argc,
@@ -357,6 +360,9 @@ int run_options_read(struct run_options *options, const struct run_program *prog
 		*ret_status = fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 		return 1;
 	}
+	/* The daemon's own look comes once it may change something; another user's would say nothing. */
+	if (command.check && geteuid() == 0 && run_check_root(options->conf.root, err) < 0)
+		return -1;
 	*ret_status = EXIT_SUCCESS;
 	return command.check ? 1 : 0;
 }

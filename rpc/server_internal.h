@@ -222,6 +222,9 @@ ERR_CHECKED int call_reserve(struct rpc_call *call, size_t waiting_bytes, size_t
 /** call_watch_close() - learn when the call ends or is cancelled; @done runs then, owning a reference */
 void call_watch_close(struct rpc_call *call, void (*done)(struct rpc_tag *tag, bool ok));
 
+/** call_answered() - for send_tag: call->answer_bytes have gone out, with a reference */
+void call_answered(struct rpc_tag *tag, bool ok);
+
 /** call_refuse() - end @call with @err at once, without a log line, and with the caller's reference still held */
 void call_refuse(struct rpc_call *call, const struct err *err);
 

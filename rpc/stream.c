@@ -438,17 +438,6 @@ static void closed(struct rpc_tag *tag, bool ok)
 	call_unref(call);
 }
 
-static void answered(struct rpc_tag *tag, bool ok)
-{
-	struct rpc_call *call = TAG_CALL(tag, send_tag);
-
-	(void)ok;
-	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&call->server->queued_bytes, call->answer_bytes,
-				  memory_order_relaxed);
-	call_unref(call);
-}
-
 /* One batch: everything goes out in one write. */
 static void answer_at_once(struct rpc_call *call)
 {
@@ -464,7 +453,7 @@ static void answer_at_once(struct rpc_call *call)
 	ops[n++].data.send_status_from_server.status = GRPC_STATUS_OK;
 	ops[n].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
 	ops[n++].data.recv_close_on_server.cancelled = &call->closed_by_client;
-	call->send_tag.done = answered;
+	call->send_tag.done = call_answered;
 	atomic_store_explicit(&call->sending_since_ns, monotonic_ns(), memory_order_relaxed);
 	call_batch(call, ops, n, &call->send_tag);
 }

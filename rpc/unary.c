@@ -12,17 +12,6 @@ static void closed(struct rpc_tag *tag, bool ok)
 	call_unref(call);
 }
 
-static void answered(struct rpc_tag *tag, bool ok)
-{
-	struct rpc_call *call = TAG_CALL(tag, send_tag);
-
-	(void)ok;
-	atomic_store_explicit(&call->sending_since_ns, 0, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&call->server->queued_bytes, call->answer_bytes,
-				  memory_order_relaxed);
-	call_unref(call);
-}
-
 /* Encode, and account for what will lie around until the client has read it. */
 static int encode(struct rpc_call *call, const ProtobufCMessage *response, struct err *err)
 {
@@ -52,7 +41,7 @@ static void answer(struct rpc_call *call, bool watching)
 		ops[n].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
 		ops[n++].data.recv_close_on_server.cancelled = &call->closed_by_client;
 	}
-	call->send_tag.done = answered;
+	call->send_tag.done = call_answered;
 	atomic_store_explicit(&call->sending_since_ns, monotonic_ns(), memory_order_relaxed);
 	call_batch(call, ops, n, &call->send_tag);
 }

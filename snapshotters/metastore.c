@@ -424,35 +424,12 @@ static void begin(struct metastore_change *change, struct ctx *ctx, db_write_fn 
 	change->job.arg = change;
 }
 
-static int write_and_wait(struct metastore *store, struct metastore_change *change, struct err *err)
-{
-	return db_write(store->db, change->job.fn, change->job.arg, change->job.barrier,
-			change->job.barrier_arg, err);
-}
-
-static void begin_create(struct ctx *ctx, const struct metastore_new *new_snapshot,
-			 struct metastore_change *change)
-{
-	begin(change, ctx, create_row);
-	change->create = *new_snapshot;
-	change->job.barrier = new_snapshot->barrier;
-	change->job.barrier_arg = new_snapshot->barrier_arg;
-}
-
-int metastore_create(struct metastore *store, struct ctx *ctx,
-		     const struct metastore_new *new_snapshot, struct err *err)
-{
-	struct metastore_change change = {0};
-
-	begin_create(ctx, new_snapshot, &change);
-	return write_and_wait(store, &change, err);
-}
-
 bool metastore_submit_create(struct metastore *store, struct ctx *ctx,
 			     const struct metastore_new *new_snapshot,
 			     struct metastore_change *change)
 {
-	begin_create(ctx, new_snapshot, change);
+	begin(change, ctx, create_row);
+	change->create = *new_snapshot;
 	return db_submit(store->db, &change->job);
 }
 
@@ -560,29 +537,14 @@ static int commit_row(struct db_conn *conn, void *arg, struct err *err)
 	return db_n_changed(conn) == 0 ? explain_commit(conn, change, err) : 0;
 }
 
-static void begin_commit(struct ctx *ctx, const struct commit_req *req, uint64_t id,
-			 const struct usage *usage, struct metastore_change *change)
+bool metastore_submit_commit(struct metastore *store, struct ctx *ctx, const struct commit_req *req,
+			     uint64_t id, const struct usage *usage,
+			     struct metastore_change *change)
 {
 	begin(change, ctx, commit_row);
 	change->commit.req = req;
 	change->commit.id = id;
 	change->commit.usage = *usage;
-}
-
-int metastore_commit(struct metastore *store, struct ctx *ctx, const struct commit_req *req,
-		     uint64_t id, const struct usage *usage, struct err *err)
-{
-	struct metastore_change change = {0};
-
-	begin_commit(ctx, req, id, usage, &change);
-	return write_and_wait(store, &change, err);
-}
-
-bool metastore_submit_commit(struct metastore *store, struct ctx *ctx, const struct commit_req *req,
-			     uint64_t id, const struct usage *usage,
-			     struct metastore_change *change)
-{
-	begin_commit(ctx, req, id, usage, change);
 	return db_submit(store->db, &change->job);
 }
 
@@ -640,7 +602,7 @@ int metastore_remove(struct metastore *store, struct ctx *ctx, const char *key, 
 	struct metastore_change change = {0};
 
 	begin_remove(ctx, key, &change);
-	if (write_and_wait(store, &change, err) < 0)
+	if (db_write(store->db, change.job.fn, change.job.arg, NULL, NULL, err) < 0)
 		return -1;
 	*ret_id = change.removed_id;
 	return 0;
@@ -733,31 +695,13 @@ static int update_row(struct db_conn *conn, void *arg, struct err *err)
 	return 0;
 }
 
-static void begin_update(struct ctx *ctx, const struct update_req *req,
-			 struct metastore_change *change)
-{
-	begin(change, ctx, update_row);
-	change->update_req = req;
-}
-
-int metastore_update(struct metastore *store, struct ctx *ctx, const struct update_req *req,
-		     struct info *ret_info, struct err *err)
-{
-	struct metastore_change change = {0};
-
-	begin_update(ctx, req, &change);
-	if (check_paths(req, err) < 0 || write_and_wait(store, &change, err) < 0)
-		return -1;
-	*ret_info = change.info;
-	return 0;
-}
-
 int metastore_submit_update(struct metastore *store, struct ctx *ctx, const struct update_req *req,
 			    struct metastore_change *change, struct err *err)
 {
 	if (check_paths(req, err) < 0)
 		return -1;
-	begin_update(ctx, req, change);
+	begin(change, ctx, update_row);
+	change->update_req = req;
 	return db_submit(store->db, &change->job);
 }
 

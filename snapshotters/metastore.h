@@ -60,46 +60,17 @@ ERR_CHECKED int metastore_get_chain(struct metastore *store, struct ctx *ctx, co
  * struct metastore_new - a snapshot to be added
  * @id: from metastore_reserve_ids()
  * @parent_id: committed row that req->parent named when the caller looked, 0 for none
- * @barrier, @barrier_arg: as for db_write(); makes durable what the row stands for
  */
 struct metastore_new {
 	uint64_t id;
 	enum snapshot_kind kind;
 	const struct snapshot_req *req;
 	uint64_t parent_id;
-	int (*barrier)(void *arg, struct err *err);
-	void *barrier_arg;
 };
 
 /**
- * metastore_create() - add an active or view snapshot; durable on return
- * Return: 0; 1 when the name req->parent no longer means the row @new->parent_id; or -1.
- */
-ERR_CHECKED int metastore_create(struct metastore *store, struct ctx *ctx,
-				 const struct metastore_new *new_snapshot, struct err *err);
-
-/**
- * metastore_commit() - turn an active snapshot into a committed one
- * @id: the row that req->key named when the caller measured @usage
- * Created and updated are set anew. Labels are those of the request.
- * Return: 0; 1 when req->key no longer means the row @id; or -1.
- */
-ERR_CHECKED int metastore_commit(struct metastore *store, struct ctx *ctx,
-				 const struct commit_req *req, uint64_t id,
-				 const struct usage *usage, struct err *err);
-
-/** metastore_remove() - delete the row of @key; @ret_id is the id it had */
-ERR_CHECKED int metastore_remove(struct metastore *store, struct ctx *ctx, const char *key,
-				 uint64_t *ret_id, struct err *err);
-
-/** metastore_update() - change labels, set updated; answers the new state */
-ERR_CHECKED int metastore_update(struct metastore *store, struct ctx *ctx,
-				 const struct update_req *req, struct info *ret_info,
-				 struct err *err);
-
-/**
- * struct metastore_change - one of the four changes above, of a caller who does not wait
- * @job: its @done and @err are set by the caller before; @result is what the function that waits would return
+ * struct metastore_change - a change that nobody waits for: durable once it is told of
+ * @job: its @done and @err are set by the caller before; @result: 0, -1, or 1 as the change says
  * @removed_id, @info: results of remove and update
  *
  * The rest is the metastore's, zeroed by the caller. Arguments are borrowed until @done.
@@ -123,23 +94,48 @@ struct metastore_change {
 
 /*
  * metastore_submit_*() - begin a change, and tell of its end by change->job.done
- * Return: true (1) when somebody must call metastore_lead() soon, on a thread that may wait; metastore_submit_update():
- * also -1 when the request is wrong in itself, and then @done is not called.
+ * Return: true (1) when somebody must call metastore_lead() soon, on a thread that may wait.
+ */
+
+/**
+ * metastore_submit_create() - add an active or view snapshot
+ * Result 1: the name req->parent no longer means the row @new_snapshot->parent_id.
  */
 bool metastore_submit_create(struct metastore *store, struct ctx *ctx,
 			     const struct metastore_new *new_snapshot,
 			     struct metastore_change *change);
+
+/**
+ * metastore_submit_commit() - turn an active snapshot into a committed one
+ * @id: the row that req->key named when the caller measured @usage
+ * Created and updated are set anew. Labels are those of the request.
+ * Result 1: req->key no longer means the row @id.
+ */
 bool metastore_submit_commit(struct metastore *store, struct ctx *ctx, const struct commit_req *req,
 			     uint64_t id, const struct usage *usage,
 			     struct metastore_change *change);
+
+/** metastore_submit_remove() - delete the row of @key */
 bool metastore_submit_remove(struct metastore *store, struct ctx *ctx, const char *key,
 			     struct metastore_change *change);
+
+/**
+ * metastore_submit_update() - change labels, set updated
+ * Return: also -1 when the request is wrong in itself, and then @done is not called.
+ */
 ERR_CHECKED int metastore_submit_update(struct metastore *store, struct ctx *ctx,
 					const struct update_req *req,
 					struct metastore_change *change, struct err *err);
 
 /** metastore_lead() - carry through what has been submitted, and tell */
 void metastore_lead(struct metastore *store);
+
+/**
+ * metastore_remove() - delete the row of @key and wait until it is gone for good, for who goes on from there
+ * @ret_id: the id it had
+ */
+ERR_CHECKED int metastore_remove(struct metastore *store, struct ctx *ctx, const char *key,
+				 uint64_t *ret_id, struct err *err);
 
 /** metastore_walk() - as snapshotter_ops.walk; @fn runs in a read transaction, and must not wait */
 ERR_CHECKED int metastore_walk(struct metastore *store, struct ctx *ctx,

@@ -27,6 +27,14 @@ static const struct snapshotter_ops *ops_of(const struct run_program *program)
 	return ((const struct snapshot_program *)program)->ops;
 }
 
+static int check_backend(const struct run_program *program, const char *root, const void *conf,
+			 struct err *err)
+{
+	const struct snapshotter_ops *ops = ops_of(program);
+
+	return ops->check ? ops->check(root, conf, err) : 0;
+}
+
 static int open_backend(const struct run_program *program, const char *root, const void *conf,
 			void **ret_self, struct err *err)
 {
@@ -134,6 +142,7 @@ int snapshotter_run(int argc, char **argv, const struct snapshotter_ops *ops)
 			    .summary = ops->summary,
 			    .options = ops->options,
 			    .conf_size = ops->conf_size,
+			    .check = check_backend,
 			    .open = open_backend,
 			    .services = list_services,
 			    .close = close_backend,

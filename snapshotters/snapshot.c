@@ -4,21 +4,10 @@
 #include <string.h>
 
 #include "base/ctx.h"
+#include "base/str.h"
 
-/* How much of a foreign string a message shows; it is not cut inside a UTF-8 sequence. */
+/* How much of a foreign string a message shows. */
 #define SHOWN_MAX_BYTES 128
-
-static int shown_len(const char *text)
-{
-	size_t len = strnlen(text, SHOWN_MAX_BYTES + 1);
-
-	if (len <= SHOWN_MAX_BYTES)
-		return (int)len;
-	len = SHOWN_MAX_BYTES;
-	while (len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80)
-		len--;
-	return (int)len;
-}
 
 const char *snapshot_kind_name(enum snapshot_kind kind)
 {
@@ -39,7 +28,8 @@ int snapshot_key_check(const char *key, const char *what, struct err *err)
 		return err_set(err, ERR_INVALID_ARGUMENT, "the %s is empty", what);
 	if (strnlen(key, SNAPSHOT_KEY_MAX_BYTES + 1) > SNAPSHOT_KEY_MAX_BYTES)
 		return err_set(err, ERR_INVALID_ARGUMENT, "%s '%.*s...' has more than %d bytes",
-			       what, shown_len(key), key, SNAPSHOT_KEY_MAX_BYTES);
+			       what, (int)str_cut(key, SHOWN_MAX_BYTES), key,
+			       SNAPSHOT_KEY_MAX_BYTES);
 	return 0;
 }
 

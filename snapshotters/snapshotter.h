@@ -82,6 +82,8 @@ enum change_begun { CHANGE_ENDED, CHANGE_PENDING, CHANGE_LEADS, CHANGE_WOULD_WAI
  * @capabilities: NULL, or what a client may be told that this backend can do at @root under @conf, for the list
  *        "capabilities" of its [proxy_plugins] entry ("remap-ids", ...). May look at the machine; changes
  *        nothing of it. Constant strings. Return: how many of @ret_names are set.
+ * @check: NULL, or refuse a @conf or the path @root that open() cannot work with. Changes nothing of the machine,
+ *        where @root may not exist yet; what cannot be found out with the rights that there are is let pass.
  * @open: make or take up the state below @root, which exists, is ours alone and locked. @conf: the target of
  *        @options, valid until close(). Recovery belongs here; what takes long is left to a thread.
  * @prepare, @view: a new active or view snapshot on @req->parent ("" or committed) and its mounts
@@ -106,6 +108,7 @@ struct snapshotter_ops {
 
 	size_t (*capabilities)(const char *root, const void *conf,
 			       const char *ret_names[SNAPSHOTTER_CAPABILITIES_MAX]);
+	int (*check)(const char *root, const void *conf, struct err *err);
 	int (*open)(const char *root, const void *conf, void **ret_self, struct err *err);
 	void (*close)(void *self); /* accepts NULL */
 	int (*prepare)(void *self, struct ctx *ctx, const struct snapshot_req *req,

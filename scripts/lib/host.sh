@@ -90,14 +90,40 @@ host_require_overlay() {
 	say_warn "overlays cannot be made on the file system of ${1%/*}: using a tmpfs (TMPDIR chooses another place)"
 }
 
-# host_require_cgroups: mount the cgroup hierarchies where nobody has (a bare chroot); they are taken
-# away again at the end
+# host_cgroup2_serves: can the hierarchy at /sys/fs/cgroup limit a container's CPU? runc sets that of each one. It can
+# not where its controllers are bound to hierarchies of version 1, or are not delegated to the container that we are in.
+host_cgroup2_serves() {
+	local probe=/sys/fs/cgroup/lighter-probe-$$ rc=0
+
+	mkdir "$probe" 2>/dev/null || return 1
+	# runc does the same, and leaves it so
+	echo +cpu 2>/dev/null >/sys/fs/cgroup/cgroup.subtree_control || rc=1
+	[[ -e $probe/cpu.weight ]] || rc=1
+	rmdir "$probe"
+	return "$rc"
+}
+
+# host_has_cgroup1: are there controllers in hierarchies of version 1, mounted or not?
+host_has_cgroup1() {
+	grep -q '^[1-9][0-9]*:[a-z]' /proc/self/cgroup
+}
+
+# host_require_cgroups: mount the cgroup hierarchies where nobody has (a bare chroot), or only one that does not serve;
+# they are taken away again at the end
 host_cgroup_mounts=()
 host_require_cgroups() {
 	local line id controllers
 
 	case $(stat -f -c %T /sys/fs/cgroup) in
-	cgroup2fs) return 0 ;;
+	cgroup2fs)
+		if host_cgroup2_serves; then
+			return 0
+		fi
+		host_has_cgroup1 || die "runc cannot limit CPU here: /sys/fs/cgroup/cgroup.controllers has" \
+			"'$(cat /sys/fs/cgroup/cgroup.controllers)', and lacks cpu, or does not let us pass it on;" \
+			"a container needs --privileged --cgroupns=host, a systemd unit Delegate=yes"
+		say_note "the cgroups at /sys/fs/cgroup cannot limit CPU: mounting those of version 1 over them for now"
+		;;
 	tmpfs)
 		if grep -q ' - cgroup2\? ' /proc/self/mountinfo; then
 			return 0
@@ -106,9 +132,11 @@ host_require_cgroups() {
 	esac
 
 	life_at_end host_unmount_cgroups
-	if ! grep -q '^[1-9][0-9]*:[a-z]' /proc/self/cgroup; then
+	if ! host_has_cgroup1; then
 		# version 2 alone
 		host_mount_cgroup -t cgroup2 cgroup2 /sys/fs/cgroup
+		host_cgroup2_serves || die "runc cannot limit CPU with the cgroups of this machine, which have" \
+			"'$(cat /sys/fs/cgroup/cgroup.controllers)'; it needs the controller cpu"
 		return
 	fi
 	host_mount_cgroup -t tmpfs -o mode=755 cgroup /sys/fs/cgroup

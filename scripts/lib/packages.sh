@@ -24,6 +24,8 @@
 	PACKAGES_SYSTEM=(busybox-static python3 attr libcap2-bin sqlite3 e2fsprogs)
 	# what scripts/test looks at the text of the tree with
 	PACKAGES_STYLE=(git shellcheck mandoc)
+	# making a Debian package, and finding out what it depends on
+	PACKAGES_DEB=(dpkg-dev file)
 	# containerd's public suite, and the baseline of the bench, in GOPATH mode
 	PACKAGES_GO=(golang-1.19-go golang-github-containerd-containerd-dev)
 }

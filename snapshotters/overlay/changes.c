@@ -15,7 +15,7 @@
 /**
  * struct pending - a change under way, in the arena of its call
  * @id: of the directory that was taken for a new snapshot; 0: none
- * @clean: it is as it was taken
+ * @clean: it is as it was taken. If not, it has another owner; it is empty, as nobody has been told of it yet.
  */
 struct pending {
 	struct overlay *overlay;

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -23,17 +22,14 @@
 #include "base/cleanup.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "snapshotters/overlay/kernel_child.h"
 
 /* Below the root, which is locked and ours alone; an earlier one, left by a crash, is removed first. */
-#define PROBE_DIR               "probe"
-#define OVERLAY_INDEX_PARAMETER "/sys/module/overlay/parameters/index"
+#define PROBE_DIR "probe"
 
 enum probe_dir { LOWER, UPPER, WORK, MERGED, MAPPED, N_PROBE_DIRS };
 
-/**
- * struct probe - all that the child needs, made before it: between fork() and _exit() it only makes system
- *                calls, since other threads of ours may have held any lock
- */
+/** struct probe - all that the child needs, made before it */
 struct probe {
 	int root_fd;
 	int dir_fd;
@@ -44,7 +40,6 @@ struct probe {
 
 /* What the child found: 0, or the errno with which a step failed. */
 struct finding {
-	int enter_errno;
 	int overlay_errno;
 	int idmap_errno;
 };
@@ -53,17 +48,9 @@ static const char *const dir_names[N_PROBE_DIRS] = {"lower", "upper", "work", "m
 
 /* --- in the child -------------------------------------------------------------------------------- */
 
-/* Ends this process with its parent, which may have died already. */
-static void die_with(pid_t parent)
-{
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(1);
-}
-
 static int child_wait_forever(void *arg)
 {
-	die_with(*(const pid_t *)arg);
+	kernel_child_die_with(*(const pid_t *)arg);
 	for (;;)
 		pause();
 	return 0;
@@ -146,63 +133,21 @@ static int try_idmap(const struct probe *probe)
 	return 0;
 }
 
-/*
- * Our parent may be killed at any time, and its successor must not find its lock and its socket still open
- * in us: they are let go of before all else, and we do not outlive it. @out becomes descriptor 0.
- */
-static void leave_parent(pid_t parent, int out)
+static int try_mounts(const void *arg, void *result)
 {
-	die_with(parent);
-	if (dup2(out, STDIN_FILENO) < 0 || syscall(SYS_close_range, 3u, ~0u, 0u) < 0)
-		_exit(1);
-}
+	const struct probe *probe = arg;
+	struct finding *finding = result;
 
-static void child_main(const struct probe *probe, pid_t parent, int out)
-{
-	struct finding finding = {0};
-
-	leave_parent(parent, out);
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
-		finding.enter_errno = errno;
-	} else if (mount("overlay", probe->dirs[MERGED], "overlay", 0, probe->plain_options) < 0) {
-		finding.overlay_errno = errno;
-	} else {
-		umount2(probe->dirs[MERGED], MNT_DETACH);
-		finding.idmap_errno = try_idmap(probe);
+	if (mount("overlay", probe->dirs[MERGED], "overlay", 0, probe->plain_options) < 0) {
+		finding->overlay_errno = errno;
+		return 0;
 	}
-	_exit(write(STDIN_FILENO, &finding, sizeof(finding)) == (ssize_t)sizeof(finding) ? 0 : 1);
+	umount2(probe->dirs[MERGED], MNT_DETACH);
+	finding->idmap_errno = try_idmap(probe);
+	return 0;
 }
 
 /* --- in the daemon ------------------------------------------------------------------------------- */
-
-static int run_child(const struct probe *probe, struct finding *ret_finding, struct err *err)
-{
-	CLEANUP(close_fd) int in = -1;
-	CLEANUP(close_fd) int out = -1;
-	int ends[2];
-	ssize_t n;
-	pid_t self = getpid(), pid;
-
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_sys(err, "probe overlayfs");
-	in = ends[0];
-	out = ends[1];
-	pid = fork();
-	if (pid < 0)
-		return err_sys(err, "probe overlayfs");
-	if (pid == 0)
-		child_main(probe, self, out);
-	close_fd(&out);
-	out = -1;
-	do
-		n = read(in, ret_finding, sizeof(*ret_finding));
-	while (n < 0 && errno == EINTR);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	if (n != (ssize_t)sizeof(*ret_finding))
-		return err_set(err, ERR_INTERNAL, "the process that tries overlayfs has died");
-	return 0;
-}
 
 /* Are we root of a user namespace rather than of the machine? The first one maps all ids to themselves. */
 static bool in_user_namespace(void)
@@ -273,13 +218,15 @@ static int probe_mounts(struct probe *probe, const char *root, struct kernel_abi
 			struct err *err)
 {
 	struct finding finding = {0};
+	int untried, r;
 
 	write_options(probe, abilities->user_xattr ? ",userxattr" : "");
-	if (run_child(probe, &finding, err) < 0)
+	r = kernel_child_run(try_mounts, probe, &finding, sizeof(finding), &untried, err);
+	if (r < 0)
 		return -1;
-	if (finding.enter_errno) {
+	if (r > 0) {
 		log_event(LOG_WARN, "overlay mounts could not be tried: not permitted here",
-			  LOG_STR("error", strerror(finding.enter_errno)));
+			  LOG_STR("error", strerror(untried)));
 		return 0;
 	}
 	if (finding.overlay_errno) {
@@ -312,7 +259,7 @@ int kernel_probe(const char *root, struct kernel_abilities *ret_abilities, struc
 		result = probe_mounts(probe, root, &abilities, err);
 	}
 	/* After the mount: trying it is what loads the module. */
-	abilities.index_option = access(OVERLAY_INDEX_PARAMETER, F_OK) == 0;
+	abilities.index_option = access(KERNEL_INDEX_PARAMETER, F_OK) == 0;
 
 	if (probe->root_fd >= 0 &&
 	    fs_remove_tree(NULL, probe->root_fd, PROBE_DIR, &cleanup_err) < 0)

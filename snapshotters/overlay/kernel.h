@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What this kernel can do with overlayfs on this root, found out by trying. The one file of the overlay
- * snapshotter that mounts anything: in a child process with a mount namespace of its own, so that nothing
- * is left behind.
+ * What this kernel can do with overlayfs, found out by trying: kernel.c on the root, kernel_options.c anywhere. The
+ * only files of the overlay snapshotter that mount anything: in a child process with a mount namespace of its own
+ * (kernel_child.c), so that nothing is left behind.
  */
 #ifndef LIGHTER_SNAPSHOTTERS_OVERLAY_KERNEL_H
 #define LIGHTER_SNAPSHOTTERS_OVERLAY_KERNEL_H
 
 #include <stdbool.h>
 
+#include "base/conf.h"
 #include "base/err.h"
+
+/* Is there when overlay knows "index=", once the module is loaded. */
+#define KERNEL_INDEX_PARAMETER "/sys/module/overlay/parameters/index"
 
 /**
  * struct kernel_abilities - what a trial has shown
@@ -31,5 +35,15 @@ struct kernel_abilities {
  */
 ERR_CHECKED int kernel_probe(const char *root, struct kernel_abilities *ret_abilities,
 			     struct err *err);
+
+/**
+ * kernel_try_options() - would a client be able to mount an overlay with these @options added?
+ * @index_off: and with "index=off", where the kernel knows that
+ *
+ * Nothing on disk is touched: it is tried on a tmpfs of its own.
+ * Return: 0, also when trying is not permitted to us; -1 with ERR_INVALID_ARGUMENT when the kernel refuses them.
+ */
+ERR_CHECKED int kernel_try_options(const struct conf_list *options, bool index_off,
+				   struct err *err);
 
 #endif

@@ -17,9 +17,12 @@
 
 struct layers;
 
+/** layers_check_root() - can mount options carry paths below @root? ERR_INVALID_ARGUMENT: no */
+ERR_CHECKED int layers_check_root(const char *root, struct err *err);
+
 /**
  * layers_open() - take up <root>/snapshots, made when missing
- * @root: absolute path, borrowed; it goes into mount options, so it holds none of ':' ',' '\'
+ * @root: absolute path that has passed layers_check_root(), borrowed
  * @store: gives out ids; outlives the result
  */
 ERR_CHECKED int layers_open(const char *root, struct metastore *store, struct layers **ret_layers,
@@ -51,7 +54,8 @@ void layers_keep(struct layers *layers, uint64_t id);
 
 /**
  * layers_drop() - no row came to name the taken @id
- * @clean: the directory is as it was taken, and goes back into stock; else it is removed
+ * @clean: the directory is as it was taken, and goes back into stock; else it is removed soon
+ * It does not wait for the disk.
  */
 void layers_drop(struct layers *layers, uint64_t id, bool clean);
 

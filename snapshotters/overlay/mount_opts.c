@@ -24,16 +24,46 @@ static bool is_configured(const struct conf_list *options, const char *name)
 	return false;
 }
 
+/* Options are joined by commas, which only a quoted value can hold (SELinux has such). */
+static bool is_one_option(const char *option)
+{
+	bool quoted = false;
+
+	for (; *option; option++) {
+		if (*option == '"')
+			quoted = !quoted;
+		else if (*option == ',' && !quoted)
+			return false;
+	}
+	return !quoted;
+}
+
+int mount_opts_check(const struct overlay_conf *conf, struct err *err)
+{
+	/* The first are ours; the others would make it another mount than the one that we mean. */
+	static const char *const ours[] = {"lowerdir", "upperdir", "workdir", "uidmap", "gidmap",
+					   "bind",     "rbind",    "remount", "loop"};
+	const struct conf_list *options = &conf->mount_options;
+
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		if (is_configured(options, ours[i]))
+			return err_set(err, ERR_INVALID_ARGUMENT,
+				       "overlay.mount_options: '%s' is not yours to set", ours[i]);
+	for (size_t i = 0; i < options->n; i++)
+		if (options->items[i][0] == '\0' || !is_one_option(options->items[i]))
+			return err_set(err, ERR_INVALID_ARGUMENT,
+				       "overlay.mount_options: '%s' is not one option: each is an "
+				       "element of the list",
+				       options->items[i]);
+	if (!options->n)
+		return 0;
+	return kernel_try_options(options, !is_configured(options, "index"), err);
+}
+
 int mount_opts_init(struct mount_opts *opts, const struct overlay_conf *conf,
 		    const struct kernel_abilities *kernel, struct err *err)
 {
-	static const char *const ours[] = {"lowerdir", "upperdir", "workdir"};
-
 	*opts = (struct mount_opts){.rebase = conf->rebase};
-	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
-		if (is_configured(&conf->mount_options, ours[i]))
-			return err_set(err, ERR_INVALID_ARGUMENT,
-				       "overlay.mount_options: '%s' is not yours to set", ours[i]);
 	opts->remap_ids = strcmp(conf->remap_ids, "always") == 0 ||
 			  (strcmp(conf->remap_ids, "auto") == 0 && kernel->idmap);
 

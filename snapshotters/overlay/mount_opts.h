@@ -25,7 +25,14 @@ struct mount_opts {
 	bool rebase;
 };
 
-/** mount_opts_init() - settle the common options; @conf must outlive @opts */
+/**
+ * mount_opts_check() - would clients be able to mount with @conf's options? ERR_INVALID_ARGUMENT: no
+ *
+ * The kernel is asked where we may (kernel_try_options()).
+ */
+ERR_CHECKED int mount_opts_check(const struct overlay_conf *conf, struct err *err);
+
+/** mount_opts_init() - settle the common options; @conf has passed mount_opts_check(), and must outlive @opts */
 ERR_CHECKED int mount_opts_init(struct mount_opts *opts, const struct overlay_conf *conf,
 				const struct kernel_abilities *kernel, struct err *err);
 void mount_opts_done(struct mount_opts *opts);

@@ -26,6 +26,13 @@ static void overlay_close(void *self)
 	free(o);
 }
 
+static int overlay_check(const char *root, const void *conf, struct err *err)
+{
+	if (layers_check_root(root, err) < 0)
+		return -1;
+	return mount_opts_check(conf, err);
+}
+
 static int open_parts(struct overlay *o, const char *root, struct err *err)
 {
 	CLEANUP(free_ptr) char *database = NULL;
@@ -291,6 +298,7 @@ const struct snapshotter_ops overlay_ops = {
 	.options = overlay_options,
 	.conf_size = sizeof(struct overlay_conf),
 	.capabilities = overlay_capabilities,
+	.check = overlay_check,
 	.open = overlay_open,
 	.close = overlay_close,
 	.prepare = overlay_prepare,

@@ -36,6 +36,7 @@
  * @wanted: the maker has something to do; @made: it has done something
  * @spares: a stack of ids ready to be taken
  * @busy: ids whose directories may exist without a row: spares, taken ones, ones being made or removed
+ * @unwanted: those of them that came back and cannot be taken again; the maker removes them
  * @n_rounds: how often the maker has tried; @round_err: what became of the last try
  */
 struct stock {
@@ -52,6 +53,7 @@ struct stock {
 	uint64_t spares[STOCK_SPARES_MAX];
 	size_t n_spares;
 	struct id_set busy;
+	struct id_set unwanted;
 	unsigned int n_waiters;
 	uint64_t n_rounds;
 	struct err round_err;
@@ -219,6 +221,21 @@ static void refill(struct stock *stock)
 	pthread_cond_broadcast(&stock->made);
 }
 
+/* Called with the lock held; it is free while directories are removed. */
+static void remove_unwanted(struct stock *stock)
+{
+	struct id_set ids = stock->unwanted;
+
+	stock->unwanted = (struct id_set){0};
+	pthread_mutex_unlock(&stock->lock);
+	for (size_t i = 0; i < ids.n; i++)
+		remove_spare(stock, ids.ids[i]);
+	pthread_mutex_lock(&stock->lock);
+	for (size_t i = 0; i < ids.n; i++)
+		id_set_remove(&stock->busy, ids.ids[i]);
+	id_set_done(&ids);
+}
+
 static void *maker_main(void *arg)
 {
 	struct stock *stock = arg;
@@ -235,6 +252,8 @@ static void *maker_main(void *arg)
 		if (stock->n_waiters > stock->n_spares ||
 		    (stock->n_spares < REFILL_BELOW && !failed))
 			refill(stock);
+		else if (stock->unwanted.n)
+			remove_unwanted(stock);
 		else
 			pthread_cond_wait(&stock->wanted, &stock->lock);
 	}
@@ -286,6 +305,9 @@ void stock_close(struct stock *stock)
 	}
 	for (size_t i = 0; i < stock->n_spares; i++)
 		remove_spare(stock, stock->spares[i]);
+	for (size_t i = 0; i < stock->unwanted.n; i++)
+		remove_spare(stock, stock->unwanted.ids[i]);
+	id_set_done(&stock->unwanted);
 	id_set_done(&stock->busy);
 	pthread_cond_destroy(&stock->made);
 	pthread_cond_destroy(&stock->wanted);
@@ -353,19 +375,21 @@ void stock_unmark(struct stock *stock, uint64_t id)
 	id_set_remove(&stock->busy, id);
 }
 
+/* Callers tell others of changes, and must not wait for the disk: what is to be removed is left to the maker. */
 void stock_drop(struct stock *stock, uint64_t id, bool clean)
 {
-	if (clean) {
-		LOCK_GUARD(&stock->lock);
+	LOCK_GUARD(&stock->lock);
 
-		if (stock->n_spares < STOCK_SPARES_MAX) {
-			stock->spares[stock->n_spares++] = id;
-			pthread_cond_signal(&stock->made);
-			return;
-		}
+	if (clean && stock->n_spares < STOCK_SPARES_MAX) {
+		stock->spares[stock->n_spares++] = id;
+		pthread_cond_signal(&stock->made);
+		return;
 	}
-	remove_spare(stock, id);
-	stock_unmark(stock, id);
+	/* Without memory it is garbage, for the next cleanup. */
+	if (id_set_add(&stock->unwanted, id))
+		pthread_cond_signal(&stock->wanted);
+	else
+		id_set_remove(&stock->busy, id);
 }
 
 bool stock_mark(struct stock *stock, uint64_t id)

@@ -42,7 +42,7 @@ ERR_CHECKED int stock_take(struct stock *stock, const struct ctx *ctx, uint64_t 
 /** stock_take_ready() - likewise, where there is one now */
 bool stock_take_ready(struct stock *stock, uint64_t *ret_id);
 
-/** stock_drop() - a taken one comes back (@clean), or is removed */
+/** stock_drop() - a taken one comes back (@clean), or is removed soon, without the caller waiting for that */
 void stock_drop(struct stock *stock, uint64_t id, bool clean);
 
 /** stock_mark(), stock_unmark() - @id is busy, or no more. Return: false when memory is gone. */

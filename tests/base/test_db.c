@@ -1216,6 +1216,25 @@ static void damage_inside_is_data_loss(void **state)
 	assert_fails(write_name(f, "a"), &f->err, ERR_DATA_LOSS);
 }
 
+/* The bytes may be there all the same: what is lost is said only of what was seen to be lost. */
+static void disk_that_cannot_be_read_is_an_internal_error(void **state)
+{
+	struct fixture *f = *state;
+	int64_t n = 0;
+
+	assert_ok(db_write(f->db, insert_a_lot, NULL, NULL, NULL, &f->err), &f->err);
+	db_close(f->db);
+	f->db = NULL;
+	open_db(f);
+	db_fault_from(DB_FAULT_READ_EIO, 0);
+	assert_fails(db_read(f->db, count, &n, &f->err), &f->err, ERR_INTERNAL);
+	assert_int_equal(f->err.sys_errno, EIO);
+	assert_contains(f->err.msg, strerror(EIO));
+	assert_true(db_fault_clear() > 0);
+	assert_ok(db_read(f->db, count, &n, &f->err), &f->err);
+	assert_true(n > 0);
+}
+
 static void empty_file_becomes_a_database(void **state)
 {
 	struct fixture *f = *state;
@@ -1387,6 +1406,7 @@ int main(void)
 		TEST(truncated_database_is_refused),
 		TEST(log_without_its_database_is_refused),
 		TEST(damage_inside_is_data_loss),
+		TEST(disk_that_cannot_be_read_is_an_internal_error),
 		TEST(empty_file_becomes_a_database),
 		cmocka_unit_test(close_accepts_null),
 	};

@@ -25,18 +25,28 @@ static bool once;
 static unsigned int n_faults;
 static sqlite3_vfs *real_vfs;
 
-static bool is_sync_fault(enum db_fault fault)
+enum call { CALL_READ, CALL_WRITE, CALL_SYNC };
+
+static enum call call_of(enum db_fault fault)
 {
-	return fault == DB_FAULT_SYNC_EIO || fault == DB_FAULT_SYNC_EDQUOT;
+	switch (fault) {
+	case DB_FAULT_SYNC_EIO:
+	case DB_FAULT_SYNC_EDQUOT:
+		return CALL_SYNC;
+	case DB_FAULT_READ_EIO:
+		return CALL_READ;
+	default:
+		return CALL_WRITE;
+	}
 }
 
-static enum db_fault next_fault(bool is_sync)
+static enum db_fault next_fault(enum call call)
 {
 	enum db_fault fault;
 
 	LOCK_GUARD(&lock);
 	fault = armed;
-	if (fault == DB_FAULT_NONE || is_sync_fault(fault) != is_sync)
+	if (fault == DB_FAULT_NONE || call_of(fault) != call)
 		return DB_FAULT_NONE;
 	if (left > 0) {
 		left--;
@@ -67,6 +77,9 @@ static int fault_close(sqlite3_file *file)
 
 static int fault_read(sqlite3_file *file, void *data, int n, sqlite3_int64 at)
 {
+	/* unixRead(): EIO is not IOERR_READ, as one would think. */
+	if (next_fault(CALL_READ) == DB_FAULT_READ_EIO)
+		return fail(file, EIO, SQLITE_IOERR_CORRUPTFS);
 	return real_of(file)->pMethods->xRead(real_of(file), data, n, at);
 }
 
@@ -74,7 +87,7 @@ static int fault_write(sqlite3_file *file, const void *data, int n, sqlite3_int6
 {
 	sqlite3_file *real = real_of(file);
 
-	switch (next_fault(false)) {
+	switch (next_fault(CALL_WRITE)) {
 	case DB_FAULT_WRITE_SHORT:
 		(void)real->pMethods->xWrite(real, data, n / 2, at);
 		return fail(file, ENOSPC, SQLITE_FULL);
@@ -94,7 +107,7 @@ static int fault_truncate(sqlite3_file *file, sqlite3_int64 size)
 
 static int fault_sync(sqlite3_file *file, int flags)
 {
-	switch (next_fault(true)) {
+	switch (next_fault(CALL_SYNC)) {
 	case DB_FAULT_SYNC_EIO:
 		return fail(file, EIO, SQLITE_IOERR_FSYNC);
 	case DB_FAULT_SYNC_EDQUOT:

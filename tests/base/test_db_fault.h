@@ -12,15 +12,16 @@ enum db_fault {
 	DB_FAULT_WRITE_EIO,
 	DB_FAULT_SYNC_EIO, /* what was written before stays */
 	DB_FAULT_SYNC_EDQUOT,
+	DB_FAULT_READ_EIO, /* as sqlite's own VFS tells it */
 };
 
 /** db_fault_install() - make it sqlite's default; before any database is opened */
 void db_fault_install(void);
 
-/** db_fault_once() - let @after writes (or syncs) work, fail the next one, then work again */
+/** db_fault_once() - let @after writes (or syncs, or reads) work, fail the next one, then work again */
 void db_fault_once(enum db_fault fault, unsigned int after);
 
-/** db_fault_from() - let @after writes (or syncs) work, fail all that follow */
+/** db_fault_from() - let @after writes (or syncs, or reads) work, fail all that follow */
 void db_fault_from(enum db_fault fault, unsigned int after);
 
 /** db_fault_clear() - work again. Return: how many failed since it was called last. */

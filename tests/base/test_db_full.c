@@ -34,9 +34,9 @@ static struct db *open_db(const char *path)
 	return db;
 }
 
-static int insert(struct db_conn *conn, UNUSED void *arg, struct err *err)
+/* @sql: a string constant, which gives no rows. */
+static int run_sql(struct db_conn *conn, const char *sql, struct err *err)
 {
-	static const char sql[] = "INSERT INTO t (data) VALUES (randomblob(100000))";
 	struct db_stmt *stmt;
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
@@ -44,13 +44,14 @@ static int insert(struct db_conn *conn, UNUSED void *arg, struct err *err)
 	return db_step(stmt, err);
 }
 
+static int insert(struct db_conn *conn, UNUSED void *arg, struct err *err)
+{
+	return run_sql(conn, "INSERT INTO t (data) VALUES (randomblob(100000))", err);
+}
+
 static int delete_all(struct db_conn *conn, UNUSED void *arg, struct err *err)
 {
-	struct db_stmt *stmt;
-
-	if (db_prepare(conn, "DELETE FROM t", &stmt, err) < 0)
-		return -1;
-	return db_step(stmt, err);
+	return run_sql(conn, "DELETE FROM t", err);
 }
 
 static int count(struct db_conn *conn, void *arg, struct err *err)
@@ -147,22 +148,12 @@ static void full_disk_is_reported_and_survived(void **state)
 
 static int delete_one(struct db_conn *conn, UNUSED void *arg, struct err *err)
 {
-	static const char sql[] = "DELETE FROM t WHERE id = (SELECT max(id) FROM t)";
-	struct db_stmt *stmt;
-
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	return db_step(stmt, err);
+	return run_sql(conn, "DELETE FROM t WHERE id = (SELECT max(id) FROM t)", err);
 }
 
 static int insert_small(struct db_conn *conn, UNUSED void *arg, struct err *err)
 {
-	static const char sql[] = "INSERT INTO t (data) VALUES (randomblob(3000))";
-	struct db_stmt *stmt;
-
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	return db_step(stmt, err);
+	return run_sql(conn, "INSERT INTO t (data) VALUES (randomblob(3000))", err);
 }
 
 static void rows_can_be_removed_on_a_full_disk(void **state)

@@ -643,6 +643,36 @@ static void usage_of_few_is_given_up_above_the_limit(void **state)
 	assert_fails(fs_disk_usage_of_few(root->fd, "missing", 9, &few, &err), &err, ERR_INTERNAL);
 }
 
+static void usage_of_few_is_given_up_in_a_directory_that_held_many(void **state)
+{
+	struct temp_root *root = *state;
+	struct fs_usage few = {0};
+	struct err err = ERR_INIT;
+	char name[256];
+	struct stat st;
+
+	assert_int_equal(mkdirat(root->fd, "few", 0755), 0);
+	assert_int_equal(mkdirat(root->fd, "few/sub", 0755), 0);
+	for (int pass = 0; pass < 2; pass++) {
+		for (int i = 0; i < 400; i++) {
+			snprintf(name, sizeof(name), "few/sub/%0200d", i);
+			assert_int_equal(pass == 0 ? mknodat(root->fd, name, S_IFREG | 0600, 0)
+						   : unlinkat(root->fd, name, 0),
+					 0);
+		}
+	}
+	assert_int_equal(fstatat(root->fd, "few/sub", &st, 0), 0);
+	if (st.st_size <= 65536) {
+		print_message("directories of this file system shrink\n");
+		assert_int_equal(fs_disk_usage_of_few(root->fd, "few", 1, &few, &err), 0);
+		return;
+	}
+	assert_int_equal(fs_disk_usage_of_few(root->fd, "few", 1, &few, &err), 1);
+	assert_int_equal(fs_disk_usage_of_few(root->fd, "few/sub", 1, &few, &err), 1);
+	assert_ok(fs_disk_usage(NULL, root->fd, "few", &few, &err), &err);
+	assert_int_equal(few.inodes, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -665,6 +695,7 @@ int main(void)
 		WITH_ROOT(usage_reports_what_is_no_directory),
 		WITH_ROOT(usage_ends_when_cancelled),
 		WITH_ROOT(usage_of_few_is_given_up_above_the_limit),
+		WITH_ROOT(usage_of_few_is_given_up_in_a_directory_that_held_many),
 		WITH_ROOT(usage_reports_read_and_memory_errors),
 		WITH_ROOT(usage_does_not_enter_mounts),
 		WITH_ROOT(a_hundred_thousand_levels_need_few_descriptors),

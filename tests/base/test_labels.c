@@ -3,41 +3,8 @@
 
 #include <string.h>
 
+#include "tests/support/label_fixture.h"
 #include "tests/support/test.h"
-
-static int make_arena(void **state)
-{
-	static struct arena arena;
-
-	arena_init(&arena, 64u << 20);
-	*state = &arena;
-	return 0;
-}
-
-static int drop_arena(void **state)
-{
-	arena_done(*state);
-	return 0;
-}
-
-static void add_label(struct strmap *labels, struct arena *arena, const char *key,
-		      const char *value)
-{
-	struct err err = ERR_INIT;
-
-	assert_ok(strmap_append(labels, arena, key, value, &err), &err);
-}
-
-/* @n letters. */
-static char *letters(struct arena *arena, size_t n)
-{
-	char *text = arena_alloc(arena, n + 1);
-
-	assert_non_null(text);
-	memset(text, 'x', n);
-	text[n] = '\0';
-	return text;
-}
 
 static void a_label_may_have_4096_bytes_and_no_more(void **state)
 {

@@ -173,7 +173,7 @@ static void live_socket_is_left_alone(void **state)
 	assert_ok(listen_at(f->path, 0600, (gid_t)-1, &f->sock, &f->err), &f->err);
 	ino = inode_of(f->path);
 	assert_fails(listen_at(f->path, 0600, (gid_t)-1, &second, &f->err), &f->err,
-		     ERR_FAILED_PRECONDITION);
+		     ERR_UNAVAILABLE);
 	assert_contains(f->err.msg, "another process listens on");
 	assert_int_equal(second.fd, -1);
 	assert_int_equal(inode_of(f->path), ino);
@@ -195,7 +195,7 @@ static void live_socket_with_a_full_queue_is_left_alone(void **state)
 		fds[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	} while (connect(fds[n++], (struct sockaddr *)&address, sizeof(address)) == 0);
 	assert_fails(listen_at(f->path, 0600, (gid_t)-1, &second, &f->err), &f->err,
-		     ERR_FAILED_PRECONDITION);
+		     ERR_UNAVAILABLE);
 	assert_int_equal(access(f->path, F_OK), 0);
 	while (n > 0)
 		close(fds[--n]);
@@ -211,7 +211,7 @@ static void socket_of_another_type_is_left_alone(void **state)
 	strcpy(address.sun_path, f->path);
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	assert_fails(listen_at(f->path, 0600, (gid_t)-1, &f->sock, &f->err), &f->err,
-		     ERR_FAILED_PRECONDITION);
+		     ERR_UNAVAILABLE);
 	assert_int_equal(access(f->path, F_OK), 0);
 	close(fd);
 }

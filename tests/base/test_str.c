@@ -152,6 +152,19 @@ static void utf8_is_told_from_what_is_not(void **state)
 	assert_false(str_is_utf8("\xc3\xa9", 1));
 }
 
+static void text_is_cut_between_characters(void **state)
+{
+	(void)state;
+	assert_int_equal(str_cut("", 4), 0);
+	assert_int_equal(str_cut("abcd", 4), 4);
+	assert_int_equal(str_cut("abcde", 4), 4);
+	assert_int_equal(str_cut("abc\xc3\xa9", 4), 3);
+	assert_int_equal(str_cut("abc\xc3\xa9", 5), 5);
+	assert_int_equal(str_cut("\xf0\x9f\x94\xa5", 3), 0);
+	/* What is no UTF-8 ends, too. */
+	assert_int_equal(str_cut("\x80\x80\x80\x80\x80", 4), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -160,6 +173,7 @@ int main(void)
 		cmocka_unit_test(the_cap_is_reached_but_not_passed),
 		cmocka_unit_test(what_follows_a_failure_is_not_added),
 		cmocka_unit_test(without_memory_building_fails),
+		cmocka_unit_test(text_is_cut_between_characters),
 		cmocka_unit_test(utf8_is_told_from_what_is_not),
 	};
 

@@ -38,6 +38,14 @@ check_daemon() {
 	grep -q "^$2\$" "$tmp/all.toml"
 	"$daemon" --check --config "$tmp/all.toml"
 
+	# A mistake in the configuration ends it for good.
+	status=0
+	"$daemon" --check --set nonsense=1 2> "$tmp/refusal" || status=$?
+	grep -q "^RestartPreventExitStatus=$status\$" "$unit" || {
+		echo "a wrong configuration exits with $status, after which the unit restarts"
+		exit 1
+	}
+
 	command=$(sed -n 's/^ExecStart=//p' "$unit")
 	test -x "$tmp$command" || { echo "ExecStart=$command was not installed"; exit 1; }
 	if grep -q '[^ ]@[A-Z_]*@' "$unit"; then
@@ -53,14 +61,26 @@ check_daemon() {
 check_daemon overlay 'sync_remove = false'
 check_daemon content 'adopt = true'
 
-if ! command -v systemd-analyze > /dev/null; then
-	echo "systemd-analyze is not installed: the units' form was not checked"
-	exit 0
-fi
-# Names of other units, and the manual pages, are looked up on this machine, where they need not be.
-for unit in "$tmp$prefix"/lib/systemd/system/lighter-*.service; do
-	if systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2> "$tmp/verify"; then :; fi
-	grep -e lighter "$tmp/verify" | grep -v -e 'is not executable: No such file' > "$tmp/wrong" || true
-	cat "$tmp/wrong"
-	test ! -s "$tmp/wrong" || exit 1
-done
+check_units() {
+	if ! command -v systemd-analyze > /dev/null; then
+		echo "systemd-analyze is not installed: the units' form was not checked"
+		return
+	fi
+	# Names of other units, and the manual pages, are looked up on this machine, where they need not be.
+	for unit in "$tmp$prefix"/lib/systemd/system/lighter-*.service; do
+		if systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2> "$tmp/verify"; then :; fi
+		grep -e lighter "$tmp/verify" | grep -v -e 'is not executable: No such file' > "$tmp/wrong" || true
+		cat "$tmp/wrong"
+		test ! -s "$tmp/wrong" || exit 1
+	done
+}
+check_units
+
+# It can all be taken away again.
+DESTDIR=$tmp "$cmake" --build "$build" --target uninstall > "$tmp/log" || {
+	cat "$tmp/log"
+	exit 1
+}
+find "$tmp$prefix" ! -type d -o -name '*lighter*' > "$tmp/left"
+cat "$tmp/left"
+test ! -s "$tmp/left"

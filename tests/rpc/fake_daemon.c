@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,13 +16,15 @@
 #include "rpc/run.h"
 
 struct fake_conf {
-	bool fail_open;
+	char *fail_open;
+	bool fail_check;
 	bool close_waits;
 	char *greeting;
 };
 
 static const struct conf_option fake_options[] = {
-	CONF_BOOL(struct fake_conf, fail_open, "false", "fail to open"),
+	CONF_STRING(struct fake_conf, fail_open, "\"\"", "CODE", "fail to open, with this code"),
+	CONF_BOOL(struct fake_conf, fail_check, "false", "be a configuration that is refused"),
 	CONF_BOOL(struct fake_conf, close_waits, "false", "never end closing"),
 	CONF_STRING(struct fake_conf, greeting, "\"hello\"", NULL, "what open() is to write down"),
 	CONF_END,
@@ -44,6 +47,26 @@ static int write_note(const char *root, const char *name, const char *text, stru
 	return 0;
 }
 
+static int fake_check(const struct run_program *program, const char *root, const void *conf,
+		      struct err *err)
+{
+	const struct fake_conf *fake_conf = conf;
+
+	(void)program;
+	if (fake_conf->fail_check)
+		return err_set(err, ERR_INVALID_ARGUMENT, "checked with root %s", root);
+	return 0;
+}
+
+static enum err_code code_of(const char *name)
+{
+	int code = ERR_OK;
+
+	while (strcmp(err_code_name((enum err_code)code), name) != 0)
+		code++;
+	return (enum err_code)code;
+}
+
 static int fake_open(const struct run_program *program, const char *root, const void *conf,
 		     void **ret_self, struct err *err)
 {
@@ -54,8 +77,8 @@ static int fake_open(const struct run_program *program, const char *root, const 
 
 	(void)program;
 	CRASH_POINT("fake.open");
-	if (fake_conf->fail_open)
-		return err_set(err, ERR_INTERNAL, "told to fail");
+	if (fake_conf->fail_open[0])
+		return err_set(err, code_of(fake_conf->fail_open), "told to fail");
 	getrlimit(RLIMIT_NOFILE, &files);
 	snprintf(text, sizeof(text), "%s files=%s umask=%03o\n", fake_conf->greeting,
 		 files.rlim_cur == files.rlim_max ? "all" : "some", umask(022));
@@ -108,6 +131,7 @@ static const struct run_program fake_program = {
 	.summary = "Keeps nothing.",
 	.options = fake_options,
 	.conf_size = sizeof(struct fake_conf),
+	.check = fake_check,
 	.open = fake_open,
 	.services = fake_services,
 	.close = fake_close,

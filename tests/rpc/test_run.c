@@ -415,6 +415,42 @@ static void check_leaves_no_trace(void **state)
 	assert_exits(f, 2);
 }
 
+static void what_the_backend_refuses_is_refused_by_check_and_start(void **state)
+{
+	static const char *const also[] = {"--check", "--print-registration", "--log-level=info"};
+	struct fixture *f = *state;
+	char want[300];
+
+	snprintf(want, sizeof(want), "lighter-fake: checked with root %s\n", f->root);
+	for (size_t i = 0; i < ARRAY_LEN(also); i++) {
+		start(f,
+		      ARGS(f->root_arg, f->address_arg, also[i], "--set", "fake.fail_check=true"));
+		assert_exits(f, 2);
+		assert_output(f, want);
+		assert_no_trace(f);
+	}
+}
+
+static void check_looks_at_a_root_that_is_there(void **state)
+{
+	struct fixture *f = *state;
+
+	require_root();
+	assert_int_equal(mkdirat(f->dir->fd, "lib", 0755), 0);
+	assert_int_equal(mkdirat(f->dir->fd, "lib/x", 0755), 0);
+	assert_int_equal(mkdirat(f->dir->fd, "lib/x/root", 0755), 0);
+	start(f, ARGS("--check", f->root_arg, f->address_arg));
+	assert_exits(f, 0);
+	/* Ours to close, but not by a mere look. */
+	assert_mode_in(f, "lib/x/root", S_IFDIR | 0755);
+	assert_false(exists_in_root(f, "lock"));
+	assert_int_equal(mkdirat(f->dir->fd, "lib/x/root/home", 0755), 0);
+	start(f, ARGS("--check", f->root_arg, f->address_arg));
+	assert_exits(f, 2);
+	assert_output(f, "holds files of others");
+	assert_mode_in(f, "lib/x/root", S_IFDIR | 0755);
+}
+
 static void registration_follows_the_configuration(void **state)
 {
 	struct fixture *f = *state;
@@ -521,16 +557,31 @@ static void sighup_and_sigpipe_stop_nothing(void **state)
 	stop_with(f, SIGTERM);
 }
 
-static void failing_backend_exits_1_and_is_not_ready(void **state)
+static void failing_backend_is_not_ready_and_exits_as_it_failed(void **state)
 {
+	static const struct {
+		const char *arg;
+		int status;
+	} cases[] = {
+		{"fake.fail_open=INTERNAL", 1},
+		{"fake.fail_open=UNAVAILABLE", 1},
+		{"fake.fail_open=RESOURCE_EXHAUSTED", 1},
+		/* These are the same at the next start. */
+		{"fake.fail_open=INVALID_ARGUMENT", 2},
+		{"fake.fail_open=FAILED_PRECONDITION", 2},
+		{"fake.fail_open=PERMISSION_DENIED", 2},
+		{"fake.fail_open=DATA_LOSS", 2},
+	};
 	struct fixture *f = *state;
 
-	start(f, ARGS(f->root_arg, f->address_arg, "--set", "fake.fail_open=true"));
-	assert_exits(f, 1);
-	assert_output(f, "told to fail");
-	assert_false(has_notified(f));
-	assert_false(exists(f->address));
-	assert_false(exists_in_root(f, "closed"));
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		start(f, ARGS(f->root_arg, f->address_arg, "--set", cases[i].arg));
+		assert_exits(f, cases[i].status);
+		assert_output(f, "told to fail");
+		assert_false(has_notified(f));
+		assert_false(exists(f->address));
+		assert_false(exists_in_root(f, "closed"));
+	}
 }
 
 static bool can_be_reached(void *arg)
@@ -681,7 +732,7 @@ static void directory_of_others_is_refused_as_root(void **state)
 	assert_int_equal(mkdirat(f->dir->fd, "lib/x/root", 0755), 0);
 	assert_int_equal(mkdirat(f->dir->fd, "lib/x/root/home", 0755), 0);
 	start_plain(f);
-	assert_exits(f, 1);
+	assert_exits(f, 2);
 	assert_output(f, "holds files of others");
 	assert_mode_in(f, "lib/x/root", S_IFDIR | 0755);
 	assert_false(exists_in_root(f, "lock"));
@@ -698,8 +749,31 @@ static void root_of_another_user_is_refused(void **state)
 	assert_int_equal(mkdirat(f->dir->fd, "lib/x/root", 0700), 0);
 	assert_int_equal(fchownat(f->dir->fd, "lib/x/root", 4321, (gid_t)-1, 0), 0);
 	start_plain(f);
-	assert_exits(f, 1);
+	assert_exits(f, 2);
 	assert_output(f, "belongs to user 4321");
+}
+
+static void path_through_a_file_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	char *file = temp_root_path(f->dir, "file");
+	char root_arg[300], address_arg[300];
+
+	write_text(file, "precious");
+	snprintf(root_arg, sizeof(root_arg), "--root=%s/x", file);
+	snprintf(address_arg, sizeof(address_arg), "--address=%s/x", file);
+	start(f, ARGS(root_arg, f->address_arg));
+	assert_exits(f, 2);
+	assert_output(f, "Not a directory");
+	start(f, ARGS(f->root_arg, address_arg));
+	assert_exits(f, 2);
+	assert_output(f, "Not a directory");
+	root_arg[strlen(root_arg) - 2] = '\0';
+	start(f, ARGS(root_arg, f->address_arg));
+	assert_exits(f, 2);
+	assert_output(f, "Not a directory");
+	assert_file_contains(file, "precious");
+	free(file);
 }
 
 static void close_standard_fds(void *arg)
@@ -807,7 +881,7 @@ static void file_in_place_of_the_socket_is_refused_and_kept(void **state)
 	assert_int_equal(mkdirat(f->dir->fd, "run/x", 0755), 0);
 	write_text(f->address, "precious");
 	start_plain(f);
-	assert_exits(f, 1);
+	assert_exits(f, 2);
 	assert_output(f, "it is not a socket");
 	assert_file_contains(f->address, "precious");
 }
@@ -887,7 +961,7 @@ static void assert_hand_over_refused(struct fixture *f, struct hand_over hand_ov
 				     const char *message)
 {
 	start_in(f, hand_over_fd, &hand_over, ARGS(f->root_arg, f->address_arg));
-	assert_exits(f, 1);
+	assert_exits(f, 2);
 	assert_output(f, message);
 	assert_false(has_notified(f));
 }
@@ -979,13 +1053,15 @@ int main(int argc, char **argv)
 		T(socket_path_too_long_exits_2),
 		T(mistake_in_file_is_told_with_its_line),
 		T(check_leaves_no_trace),
+		T(what_the_backend_refuses_is_refused_by_check_and_start),
+		T(check_looks_at_a_root_that_is_there),
 		T(registration_follows_the_configuration),
 		T(crash_points_are_listed_first_of_all),
 		T(is_ready_once_it_can_be_reached),
 		T(sigterm_and_sigint_stop_cleanly),
 		T(second_signal_stops_at_once),
 		T(sighup_and_sigpipe_stop_nothing),
-		T(failing_backend_exits_1_and_is_not_ready),
+		T(failing_backend_is_not_ready_and_exits_as_it_failed),
 		T(runs_when_the_service_manager_is_gone),
 		T(modes_are_right_whatever_the_umask),
 		T(socket_mode_and_group_follow_the_configuration),
@@ -994,6 +1070,7 @@ int main(int argc, char **argv)
 		T(open_root_of_ours_is_closed_to_others),
 		T(directory_of_others_is_refused_as_root),
 		T(root_of_another_user_is_refused),
+		T(path_through_a_file_is_refused),
 		T(log_never_ends_up_in_a_file_of_ours),
 		T(second_process_on_a_root_is_refused),
 		T(live_socket_of_another_process_is_refused),

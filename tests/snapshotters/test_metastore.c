@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "snapshotters/metastore.h"
+#include "tests/support/metastore_wait.h"
 #include "tests/support/temp_root.h"
 
 #define ARENA_BYTES (64u << 20)
@@ -453,37 +454,6 @@ static void commit_of_a_key_that_was_replaced_says_so(void **state)
 	assert_int_equal(metastore_commit(f->store, &f->ctx, &req, id, &usage, &f->err), 1);
 	assert_absent(f, "name");
 	assert_int_equal(get(f, "a").info.kind, SNAPSHOT_ACTIVE);
-}
-
-static int count_call(void *arg, UNUSED struct err *err)
-{
-	++*(int *)arg;
-	return 0;
-}
-
-static int refuse(UNUSED void *arg, struct err *err)
-{
-	return err_set(err, ERR_RESOURCE_EXHAUSTED, "on purpose");
-}
-
-static void row_is_there_only_if_its_barrier_worked(void **state)
-{
-	struct fixture *f = *state;
-	const struct snapshot_req req = {.key = "a", .parent = ""};
-	int n_calls = 0;
-	struct metastore_new row = {.id = metastore_reserve_ids(f->store, 1),
-				    .kind = SNAPSHOT_ACTIVE,
-				    .req = &req,
-				    .barrier = refuse};
-
-	assert_fails(metastore_create(f->store, &f->ctx, &row, &f->err), &f->err,
-		     ERR_RESOURCE_EXHAUSTED);
-	assert_absent(f, "a");
-	row.barrier = count_call;
-	row.barrier_arg = &n_calls;
-	assert_ok(metastore_create(f->store, &f->ctx, &row, &f->err), &f->err);
-	assert_int_equal(n_calls, 1);
-	get(f, "a");
 }
 
 static void call_without_memory_leaves_no_trace(void **state)
@@ -1206,7 +1176,6 @@ int main(void)
 		TEST(commit_may_bring_the_parent),
 		TEST(create_on_a_parent_that_was_replaced_says_so),
 		TEST(commit_of_a_key_that_was_replaced_says_so),
-		TEST(row_is_there_only_if_its_barrier_worked),
 		TEST(call_without_memory_leaves_no_trace),
 		TEST(labels_are_kept_in_order_without_empty_ones),
 		TEST(commit_replaces_the_labels),

@@ -2,13 +2,10 @@
 #include "tests/support/snapshot_server.h"
 
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "rpc/server.h"
 #include "snapshotters/service.h"
+#include "tests/support/listening.h"
 #include "tests/support/test.h"
 
 #define GRACE_MS 60000
@@ -18,19 +15,6 @@ struct snapshot_server {
 	struct snapshot_service *service;
 };
 
-static int listen_on(const char *path)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	assert_true(fd >= 0);
-	assert_true(strlen(path) < sizeof(address.sun_path));
-	strcpy(address.sun_path, path);
-	assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(fd, 64), 0);
-	return fd;
-}
-
 struct snapshot_server *snapshot_server_start(const char *path, const struct snapshotter_ops *ops,
 					      void *self, size_t max_queue_bytes)
 {
@@ -39,7 +23,7 @@ struct snapshot_server *snapshot_server_start(const char *path, const struct sna
 	struct err err = ERR_INIT;
 
 	assert_non_null(server);
-	options.listen_fd = listen_on(path);
+	options.listen_fd = listening_socket(path);
 	assert_ok(snapshot_service_new(ops, self, &server->service, &err), &err);
 	assert_ok(rpc_server_new(&options, &server->rpc, &err), &err);
 	assert_ok(rpc_server_add(server->rpc, snapshot_service_rpc(server->service), &err), &err);

@@ -19,6 +19,7 @@
 
 #include "snapshotters/overlay/layers.h"
 #include "snapshotters/overlay/stock.h"
+#include "tests/support/metastore_wait.h"
 #include "tests/support/process.h"
 #include "tests/support/temp_root.h"
 

@@ -81,6 +81,86 @@ static void a_root_that_cannot_carry_an_upper_directory_is_refused(void **state)
 	free(merged);
 }
 
+static int try_option(const char *option, struct err *err)
+{
+	char *options[] = {"xino=off", (char *)(uintptr_t)option};
+	struct conf_list list = {options, 2};
+
+	return kernel_try_options(&list, true, err);
+}
+
+static void options_of_overlayfs_and_flags_of_mount_are_accepted(void **state)
+{
+	static const char *const options[] = {
+		"volatile",    "redirect_dir=on",
+		"metacopy=on", "index=on",
+		"userxattr",   "async",
+		"atime",       "dev",
+		"diratime",    "dirsync",
+		"exec",        "mand",
+		"noatime",     "nodev",
+		"nodiratime",  "noexec",
+		"nomand",      "norelatime",
+		"nosuid",      "nostrictatime",
+		"relatime",    "ro",
+		"rw",          "strictatime",
+		"suid",        "sync",
+	};
+	unsigned int n_mounts = count_lines("/proc/self/mountinfo");
+
+	(void)state;
+	require_private_mounts();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		struct err err = ERR_INIT;
+
+		if (try_option(options[i], &err) < 0)
+			fail_msg("%s", err.msg);
+	}
+	assert_int_equal(count_lines("/proc/self/mountinfo"), n_mounts);
+}
+
+static void options_that_a_mount_would_fail_with_are_refused(void **state)
+{
+	static const char *const options[] = {"volatil", "nonsense=1", "redirect_dir=maybe",
+					      "defaults"};
+
+	(void)state;
+	require_private_mounts();
+	for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+		struct err err = ERR_INIT;
+
+		assert_fails(try_option(options[i], &err), &err, ERR_INVALID_ARGUMENT);
+		assert_contains(err.msg, "xino=off,");
+		assert_contains(err.msg, options[i]);
+	}
+}
+
+static void options_longer_than_the_kernel_takes_are_refused(void **state)
+{
+	char *option = calloc(1, 4096);
+	struct err err = ERR_INIT;
+
+	(void)state;
+	memset(option, 'x', 4095);
+	assert_fails(try_option(option, &err), &err, ERR_INVALID_ARGUMENT);
+	assert_contains(err.msg, "too long");
+	free(option);
+}
+
+static void options_that_exclude_index_off_are_refused_with_it_alone(void **state)
+{
+	char *options[] = {"nfs_export=on"};
+	struct conf_list list = {options, 1};
+	struct err err = ERR_INIT;
+
+	(void)state;
+	require_private_mounts();
+	if (access(KERNEL_INDEX_PARAMETER, F_OK) < 0)
+		skip();
+	assert_fails(kernel_try_options(&list, true, &err), &err, ERR_INVALID_ARGUMENT);
+	assert_ok(kernel_try_options(&list, false, &err), &err);
+}
+
 #define KERNEL_TEST(test) cmocka_unit_test_setup_teardown(test, temp_root_setup, temp_root_teardown)
 
 int main(void)
@@ -89,6 +169,10 @@ int main(void)
 		KERNEL_TEST(probing_finds_overlayfs_and_leaves_nothing),
 		KERNEL_TEST(what_a_crash_left_of_a_probe_is_in_nobodys_way),
 		KERNEL_TEST(a_root_that_cannot_carry_an_upper_directory_is_refused),
+		cmocka_unit_test(options_of_overlayfs_and_flags_of_mount_are_accepted),
+		cmocka_unit_test(options_that_a_mount_would_fail_with_are_refused),
+		cmocka_unit_test(options_longer_than_the_kernel_takes_are_refused),
+		cmocka_unit_test(options_that_exclude_index_off_are_refused_with_it_alone),
 	};
 
 	return cmocka_run_group_tests(tests, private_mounts_setup, NULL);

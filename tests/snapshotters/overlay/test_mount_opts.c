@@ -133,18 +133,38 @@ static void what_the_operator_sets_is_not_set_again(void **state)
 	       "overlay overlay lowerdir=@/snapshots/6:@/snapshots/5,index=on,userxattr");
 }
 
-static void our_own_options_are_not_the_operators_to_set(void **state)
+static void assert_option_refused(const char *option, const char *message)
 {
-	char *bad[] = {"lowerdir=/x"};
-	struct setting setting = plain();
-	struct mount_opts opts;
+	char *options[] = {"xino=off", (char *)(uintptr_t)option};
+	struct overlay_conf conf = {.mount_options = {options, 2}};
 	struct err err = ERR_INIT;
 
+	assert_fails(mount_opts_check(&conf, &err), &err, ERR_INVALID_ARGUMENT);
+	assert_contains(err.msg, message);
+}
+
+static void options_that_would_make_it_another_mount_are_refused(void **state)
+{
 	(void)state;
-	setting.conf.mount_options = (struct conf_list){bad, 1};
-	assert_fails(mount_opts_init(&opts, &setting.conf, &setting.kernel, &err), &err,
-		     ERR_INVALID_ARGUMENT);
-	assert_contains(err.msg, "lowerdir");
+	assert_option_refused("lowerdir=/x", "'lowerdir' is not yours to set");
+	assert_option_refused("upperdir=/x", "'upperdir' is not yours");
+	assert_option_refused("workdir=/x", "'workdir' is not yours");
+	assert_option_refused("uidmap=0:1:1", "'uidmap' is not yours");
+	assert_option_refused("gidmap=0:1:1", "'gidmap' is not yours");
+	assert_option_refused("bind", "'bind' is not yours");
+	assert_option_refused("rbind", "'rbind' is not yours");
+	assert_option_refused("remount", "'remount' is not yours");
+	assert_option_refused("loop", "'loop' is not yours");
+}
+
+static void an_element_of_the_list_is_one_option(void **state)
+{
+	(void)state;
+	assert_option_refused("", "'' is not one option");
+	assert_option_refused("nodev,noexec", "'nodev,noexec' is not one option");
+	/* Else this would set what it must not. */
+	assert_option_refused("xino=on,lowerdir=/x", "is not one option");
+	assert_option_refused("context=\"a,b", "is not one option");
 }
 
 static struct strmap_entry mapping_entries[] = {
@@ -246,7 +266,8 @@ int main(void)
 		MOUNT_TEST(each_case_has_its_mount),
 		MOUNT_TEST(common_options_end_overlay_mounts_alone),
 		MOUNT_TEST(what_the_operator_sets_is_not_set_again),
-		MOUNT_TEST(our_own_options_are_not_the_operators_to_set),
+		MOUNT_TEST(options_that_would_make_it_another_mount_are_refused),
+		MOUNT_TEST(an_element_of_the_list_is_one_option),
 		MOUNT_TEST(id_mappings_begin_every_kind_of_mount),
 		MOUNT_TEST(remap_ids_follows_kernel_and_configuration),
 		MOUNT_TEST(a_rebased_extraction_gets_an_overlay_only_when_switched_on),

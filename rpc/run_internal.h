@@ -35,6 +35,9 @@ struct run_conf {
  * @name: "lighter-NAME"
  * @program_conf: target of the rows of program->options
  * @rows: of @conf; the defaults of two hold the name
+ * @command: what is to be run instead of the daemon, or NULL
+ * @command_table: its options
+ * @arguments: its arguments, @n_arguments of them; they point into argv
  */
 struct run_options {
 	const struct run_program *program;
@@ -51,6 +54,11 @@ struct run_options {
 	gid_t socket_gid;
 	enum log_level log_level;
 	enum log_format log_format;
+
+	const struct run_command *command;
+	struct conf_table command_table;
+	const char **arguments;
+	size_t n_arguments;
 };
 
 /**
@@ -61,5 +69,8 @@ struct run_options {
 ERR_CHECKED int run_options_read(struct run_options *options, const struct run_program *program,
 				 int argc, char **argv, int *ret_status, struct err *err);
 void run_options_done(struct run_options *options);
+
+/** run_options_refuse() - say on stderr what is wrong, and with @usage where to read on. Return: exit status. */
+int run_options_refuse(const struct run_options *options, bool usage, const struct err *err);
 
 #endif

@@ -72,7 +72,7 @@ static int not_found(const struct digest *digest, struct err *err)
 
 /* --- opening ------------------------------------------------------------------------------------- */
 
-int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *err)
+static int open_rows(const char *path, bool read_only, struct blob_rows **ret_rows, struct err *err)
 {
 	const struct db_options options = {
 		.path = path,
@@ -80,6 +80,7 @@ int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *er
 		.n_migrations = ARRAY_LEN(blob_migrations),
 		.n_readers = N_READERS,
 		.application_id = APPLICATION_ID,
+		.read_only = read_only,
 	};
 	struct blob_rows *rows = calloc(1, sizeof(*rows));
 
@@ -91,6 +92,16 @@ int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *er
 	}
 	*ret_rows = rows;
 	return 0;
+}
+
+int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *err)
+{
+	return open_rows(path, false, ret_rows, err);
+}
+
+int blob_rows_open_to_read(const char *path, struct blob_rows **ret_rows, struct err *err)
+{
+	return open_rows(path, true, ret_rows, err);
 }
 
 void blob_rows_close(struct blob_rows *rows)

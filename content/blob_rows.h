@@ -14,6 +14,10 @@ struct blob_rows;
 ERR_CHECKED int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *err);
 void blob_rows_close(struct blob_rows *rows);
 
+/** blob_rows_open_to_read() - the existing database @path, beside the daemon or without it; see db_options.read_only */
+ERR_CHECKED int blob_rows_open_to_read(const char *path, struct blob_rows **ret_rows,
+				       struct err *err);
+
 /**
  * blob_rows_get() - one blob
  * Return: 0; or -1, with ERR_NOT_FOUND when there is none.

@@ -470,3 +470,41 @@ int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx, const struct filters
 		walk.after = key_of(after);
 	return db_read(rows->db, walk_rows, &walk, err);
 }
+
+/* --- totals -------------------------------------------------------------------------------------- */
+
+struct totals {
+	struct key after;
+	uint64_t n, bytes;
+};
+
+static int read_totals(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] =
+		"SELECT count(*), coalesce(sum(size_bytes), 0) FROM blobs WHERE digest > ?1";
+	struct totals *totals = arg;
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	bind_key(stmt, 1, &totals->after);
+	if (db_step(stmt, err) < 0)
+		return -1;
+	totals->n = (uint64_t)db_column_int(stmt, 0);
+	totals->bytes = (uint64_t)db_column_int(stmt, 1);
+	return 0;
+}
+
+int blob_rows_totals(struct blob_rows *rows, const struct digest *after, uint64_t *ret_n,
+		     uint64_t *ret_bytes, struct err *err)
+{
+	struct totals totals = {0};
+
+	if (after)
+		totals.after = key_of(after);
+	if (db_read(rows->db, read_totals, &totals, err) < 0)
+		return -1;
+	*ret_n = totals.n;
+	*ret_bytes = totals.bytes;
+	return 0;
+}

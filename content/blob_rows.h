@@ -53,4 +53,8 @@ ERR_CHECKED int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx,
 			       const struct filters *filters, const struct digest *after,
 			       blob_walk_fn fn, void *arg, struct err *err);
 
+/** blob_rows_totals() - how many there are behind @after (NULL: all), and how many bytes they have together */
+ERR_CHECKED int blob_rows_totals(struct blob_rows *rows, const struct digest *after,
+				 uint64_t *ret_n, uint64_t *ret_bytes, struct err *err);
+
 #endif

@@ -13,5 +13,6 @@
 #define COMMAND_EXIT_SIGNAL   128
 
 extern const struct run_command import_command;
+extern const struct run_command verify_command;
 
 #endif

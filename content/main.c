@@ -5,7 +5,7 @@
 
 int main(int argc, char **argv)
 {
-	const struct run_command commands[] = {import_command};
+	const struct run_command commands[] = {import_command, verify_command};
 
 	return content_run(argc, argv, &local_content_ops, commands, ARRAY_LEN(commands));
 }

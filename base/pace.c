@@ -6,13 +6,15 @@
 #define NS_PER_S 1000000000
 /* How long it may take until a wait that nobody wants any more ends. */
 #define SLICE_NS 100000000
+/* What taking itself takes, and sleeping too long, is made up for, within this. */
+#define SAVED_NS 100000000
 
 int64_t pace_due(struct pace *pace, uint64_t bytes, int64_t now_ns)
 {
 	if (pace->bytes_per_s == 0)
 		return now_ns;
-	if (pace->due_ns < now_ns)
-		pace->due_ns = now_ns;
+	if (pace->due_ns < now_ns - SAVED_NS)
+		pace->due_ns = now_ns - SAVED_NS;
 	pace->due_ns += (int64_t)((double)bytes * NS_PER_S / (double)pace->bytes_per_s);
 	return pace->due_ns;
 }

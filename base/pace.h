@@ -22,7 +22,8 @@ struct pace {
 };
 
 /**
- * pace_due() - note that @bytes are taken at @now_ns. What was not used earlier is lost: no burst follows a pause.
+ * pace_due() - note that @bytes are taken at @now_ns. What was not used earlier is lost, but for that of the last tenth of
+ * a second: no burst follows a pause.
  * Return: when to go on.
  */
 int64_t pace_due(struct pace *pace, uint64_t bytes, int64_t now_ns);

@@ -40,11 +40,11 @@ static const struct conf_option import_options[] = {
 	{.name = "jobs",
 	 .type = CONF_TYPE_INT,
 	 .offset = offsetof(struct import_conf, jobs),
-	 .initial = "4",
+	 .initial = "8",
 	 .min = 1,
 	 .max = IMPORT_THREADS_MAX,
 	 .metavar = "N",
-	 .help = "files read at a time (4)"},
+	 .help = "files read at a time (8)"},
 	CONF_BOOL(struct import_conf, json, "false", "print JSON, an object a line"),
 	CONF_END,
 };
@@ -186,21 +186,38 @@ static int work(void *arg, struct err *err)
 			  err);
 }
 
+/* " (3 by reflink, 2 copied)"; nothing where nothing was taken. */
+static const char *format_ways(const uint64_t *n, char buf[LINE_BYTES])
+{
+	static const char *const ways[] = {[TAKE_REFLINK] = "by reflink",
+					   [TAKE_LINK] = "by hard link",
+					   [TAKE_COPY] = "copied"};
+	size_t len = 0;
+
+	buf[0] = '\0';
+	for (size_t i = TAKE_REFLINK; i <= TAKE_COPY; i++)
+		if (n[i])
+			len += (size_t)snprintf(buf + len, LINE_BYTES - len, "%s%" PRIu64 " %s",
+						len ? ", " : " (", n[i], ways[i]);
+	if (len)
+		snprintf(buf + len, LINE_BYTES - len, ")");
+	return buf;
+}
+
 static void tell_counts(struct command *command)
 {
 	const struct import_counts *counts = &command->counts;
 	const uint64_t *n = counts->n_taken;
 	uint64_t n_all = n[TAKE_REFLINK] + n[TAKE_LINK] + n[TAKE_COPY], bytes = 0;
-	char human[LINE_BYTES], size[SIZE_TEXT_BYTES];
+	char human[2 * LINE_BYTES], size[SIZE_TEXT_BYTES], ways[LINE_BYTES];
 
 	for (size_t i = 0; i < ARRAY_LEN(counts->taken_bytes); i++)
 		bytes += counts->taken_bytes[i];
 	snprintf(human, sizeof(human),
-		 "imported %" PRIu64 " blobs, %s: %" PRIu64 " by reflink, %" PRIu64
-		 " by hard link, %" PRIu64 " copied; %" PRIu64 " were here already; %" PRIu64
+		 "imported %" PRIu64 " blobs, %s%s; %" PRIu64 " were here already; %" PRIu64
 		 " were left",
-		 n_all, size_format(bytes, size), n[TAKE_REFLINK], n[TAKE_LINK], n[TAKE_COPY],
-		 counts->n_present, counts->n_refused);
+		 n_all, size_format(bytes, size), format_ways(n, ways), counts->n_present,
+		 counts->n_refused);
 	report_event(&command->report, "summary", human, LOG_INT("imported", (int64_t)n_all),
 		     LOG_INT("imported_bytes", (int64_t)bytes),
 		     LOG_INT("reflinks", (int64_t)n[TAKE_REFLINK]),

@@ -286,9 +286,11 @@ static void import_says_what_it_took(void **state)
 	add(f, "one");
 	add(f, "two");
 	run(f, 0, "import", NULL, f->source);
-	assert_output(f, "imported 2 blobs, 6 B: ");
+	assert_output(f, "imported 2 blobs, 6 B (2 by ");
 	assert_output(f, "; 0 were here already; 0 were left\n");
 	assert_true(has_file(f, "one") && has_file(f, "two"));
+	run(f, 0, "import", NULL, f->source);
+	assert_output(f, "imported 0 blobs, 0 B; 2 were here already; 0 were left\n");
 	run(f, 0, "import", "--json", f->source);
 	assert_output(f, "{\"event\":\"summary\",\"imported\":0,");
 	assert_output(f, "\"present\":2,\"refused\":0}\n");

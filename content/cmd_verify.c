@@ -158,7 +158,7 @@ static void tell_summary(struct command *command, const struct verify_pass *pass
 	char human[LINE_BYTES + 64], text[LINE_BYTES];
 
 	snprintf(human, sizeof(human), "verified %s%s", format_pass(pass, text),
-		 command->n_quarantined ? "; what is in quarantine can be pulled again, see "
+		 command->n_quarantined ? "; what is in quarantine can be fetched again, see "
 					  "lighter-content(8)"
 					: "");
 	tell_pass(command, "summary", human, pass);
@@ -259,12 +259,14 @@ static int open_store(struct command *command, const struct run_command_call *ca
 	return 0;
 }
 
-/* Others first: nobody waits for this. That it does not work is no reason not to verify. */
+/*
+ * Others first: nobody waits for this. But not only when there are none: while a read of the database is under way, the
+ * daemon's log cannot start anew. That it does not work is no reason not to verify.
+ */
 static void stand_back(void)
 {
 	(void)setpriority(PRIO_PROCESS, 0, 19);
-	(void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
-		      IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+	(void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7));
 }
 
 static int verify_chosen(void *arg, struct err *err)
@@ -399,10 +401,11 @@ const struct run_command verify_command = {
 	.name = "verify",
 	.arguments = "[DIGEST]...",
 	.summary = "Read all blobs again, or those given, and compare them with their digests.",
-	.notes = "\nIt works beside the daemon as well as without it, and in the background of all "
-		 "else. Stopped in\nwhatever way, it goes on where it was when it is run again.\n\n"
-		 "Exit status: 0 all good; 1 failed; 2 wrong usage; 3 something is bad, also if it "
-		 "was put into\nquarantine; 128 + N stopped by signal N.\n",
+	.notes =
+		"\nIt works beside the daemon as well as without it, with low priority. Stopped in "
+		"whatever way,\nit goes on where it was when it is run again.\n\n"
+		"Exit status: 0 all good; 1 failed; 2 wrong usage; 3 something is bad, also if it "
+		"was put into\nquarantine; 128 + N stopped by signal N.\n",
 	.max_arguments = DIGESTS_MAX,
 	.options = verify_options,
 	.conf_size = sizeof(struct verify_conf),

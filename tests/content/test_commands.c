@@ -526,7 +526,7 @@ static void quarantine_keeps_the_bytes_and_frees_the_name(void **state)
 		damage(f, "one", "ONE");
 		run(f, 3, "verify", "--quarantine", NULL);
 		assert_output(f, "\nquarantined: sha256:");
-		assert_output(f, "; what is in quarantine can be pulled again");
+		assert_output(f, "; what is in quarantine can be fetched again");
 		assert_false(has_file(f, "one"));
 		assert_true(has_file(f, "two"));
 		assert_in_quarantine(f, "one", "ONE");

@@ -245,7 +245,7 @@ static int check_identity(struct db_conn *conn, const struct db_options *options
 			err, ERR_FAILED_PRECONDITION,
 			"database '%s' has version %lld, newer than %zu, the newest known here",
 			options->path, (long long)*ret_version, options->n_migrations);
-	if (sqlite3_db_readonly(conn->handle, "main") == 1) {
+	if (!options->read_only && sqlite3_db_readonly(conn->handle, "main") == 1) {
 		if (access(options->path, W_OK) < 0)
 			return err_sys(err, "write to database '%s'", options->path);
 		return err_set(err, ERR_FAILED_PRECONDITION, "database '%s' is read-only",
@@ -328,6 +328,27 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 	return 0;
 }
 
+/* One reader, to be used by the first db_read(); the writer is another process, and so are its threads. */
+static int open_to_read(struct db *db, const struct db_options *options, struct err *err)
+{
+	struct db_conn *conn;
+	int64_t version;
+
+	atomic_store(&db->keeps_reads, false);
+	if (open_reader(db, &conn, err) < 0)
+		return -1;
+	db->free_readers = conn;
+	db->n_readers = 1;
+	if (check_identity(conn, options, &version, err) < 0)
+		return -1;
+	if ((uint64_t)version < options->n_migrations || version == 0)
+		return err_set(err, ERR_FAILED_PRECONDITION,
+			       "database '%s' has version %lld, older than %zu; whoever writes it "
+			       "brings it up to date when it starts",
+			       db->path, (long long)version, options->n_migrations);
+	return 0;
+}
+
 int db_open(const struct db_options *options, struct db **ret_db, struct err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -355,7 +376,8 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 		db_close(db);
 		return db_no_memory(err);
 	}
-	if (open_all(db, options, err) < 0) {
+	if ((options->read_only ? open_to_read(db, options, err) : open_all(db, options, err)) <
+	    0) {
 		db_close(db);
 		return -1;
 	}

@@ -33,6 +33,8 @@ struct db_stmt; /* a statement of a connection, prepared once and kept */
  * @n_migrations: a database of a higher version is refused with ERR_FAILED_PRECONDITION
  * @n_readers: connections for db_read(), opened when needed; 1 to 32
  * @application_id: PRAGMA application_id that tells our file from others; a mismatch is refused
+ * @read_only: only db_read(), beside another process that writes, or while nobody does. The file must exist, with
+ *             the newest version; nothing in it is changed, and no read is kept open in the way of the writer.
  */
 struct db_options {
 	const char *path;
@@ -40,6 +42,7 @@ struct db_options {
 	size_t n_migrations;
 	unsigned int n_readers;
 	int32_t application_id;
+	bool read_only;
 };
 
 /**

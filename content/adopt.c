@@ -14,9 +14,8 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "content/blob_files.h"
+#include "content/file_digest.h"
 #include "content/local_internal.h"
-
-#define READ_BYTES ((size_t)256 << 10)
 
 static const char *const algorithms[] = {"sha256", "sha512"};
 
@@ -105,27 +104,12 @@ int adopt_set_aside(int root_fd, bool allowed, struct err *err)
 /* Return: 1 when the bytes are what @digest says, 0 when they are not; or -1. */
 static int verify(struct adopt *adopt, int fd, const struct digest *digest, struct err *err)
 {
-	CLEANUP(free_ptr) char *buf = malloc(READ_BYTES);
-	struct digest_state *state = NULL;
+	const struct ctx ctx = {.deadline_ns = CTX_NO_DEADLINE, .cancelled = &adopt->stopping};
+	const struct file_digest_options options = {.ctx = &ctx, .copy_fd = -1};
 	struct digest found;
-	ssize_t n = 0;
-	int r;
+	uint64_t size_bytes;
 
-	if (!buf)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory to read a file");
-	r = digest_state_new(digest->algorithm, &state, err);
-	while (r == 0 && (n = read(fd, buf, READ_BYTES)) > 0) {
-		if (atomic_load(&adopt->stopping))
-			r = err_set(err, ERR_CANCELLED, "the daemon is stopping");
-		else
-			r = digest_state_add(state, buf, (size_t)n, err);
-	}
-	if (r == 0 && n < 0)
-		r = err_sys(err, "read");
-	if (r == 0)
-		r = digest_state_peek(state, &found, err);
-	digest_state_free(state);
-	if (r < 0)
+	if (file_digest(fd, digest->algorithm, &options, &found, &size_bytes, err) != 0)
 		return -1;
 	return digest_equal(&found, digest);
 }

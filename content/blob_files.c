@@ -458,7 +458,8 @@ int blob_files_remove(struct blob_files *files, const struct digest *digest, str
 	struct blob *blob = NULL, **link;
 
 	blob_path(digest, path);
-	if (unlinkat(files->fd, path, 0) < 0 && errno != ENOENT)
+	/* A directory is somebody else's, and the next start says that it lies there. */
+	if (unlinkat(files->fd, path, 0) < 0 && errno != ENOENT && errno != EISDIR)
 		return err_sys(err, "delete 'blobs/%s'", path);
 	pthread_mutex_lock(&files->mutex);
 	files->n_removed++;
@@ -479,6 +480,13 @@ struct settle {
 	uint64_t n_lost;
 };
 
+static int warn_of_foreign(const char *algorithm, const char *name)
+{
+	log_event(LOG_WARN, "a file that is none of ours lies among the blobs",
+		  LOG_STR("directory", algorithm), LOG_STR("file", name));
+	return 0;
+}
+
 static int settle_file(void *arg, const char *name, unsigned char type, struct err *err)
 {
 	struct settle *settle = arg;
@@ -488,16 +496,14 @@ static int settle_file(void *arg, const char *name, unsigned char type, struct e
 	int row;
 
 	(void)type;
-	if (blob_path_parse(algorithm, name, &digest) < 0) {
-		log_event(LOG_WARN, "a file that is none of ours lies among the blobs",
-			  LOG_STR("directory", algorithm), LOG_STR("file", name));
-		return 0;
-	}
+	if (blob_path_parse(algorithm, name, &digest) < 0)
+		return warn_of_foreign(algorithm, name);
 	row = blob_rows_size(settle->files->rows, &digest, &size_bytes, err);
 	if (row != 0)
 		return row < 0 ? -1 : 0;
 	if (unlinkat(settle->files->dirs[settle->algorithm], name, 0) < 0)
-		return err_sys(err, "delete 'blobs/%s/%s'", algorithm, name);
+		return errno == EISDIR ? warn_of_foreign(algorithm, name)
+				       : err_sys(err, "delete 'blobs/%s/%s'", algorithm, name);
 	settle->n_discarded++;
 	return 0;
 }

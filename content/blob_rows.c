@@ -72,7 +72,7 @@ static int not_found(const struct digest *digest, struct err *err)
 
 /* --- opening ------------------------------------------------------------------------------------- */
 
-int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *err)
+static int open_rows(const char *path, bool read_only, struct blob_rows **ret_rows, struct err *err)
 {
 	const struct db_options options = {
 		.path = path,
@@ -80,6 +80,7 @@ int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *er
 		.n_migrations = ARRAY_LEN(blob_migrations),
 		.n_readers = N_READERS,
 		.application_id = APPLICATION_ID,
+		.read_only = read_only,
 	};
 	struct blob_rows *rows = calloc(1, sizeof(*rows));
 
@@ -91,6 +92,16 @@ int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *er
 	}
 	*ret_rows = rows;
 	return 0;
+}
+
+int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *err)
+{
+	return open_rows(path, false, ret_rows, err);
+}
+
+int blob_rows_open_to_read(const char *path, struct blob_rows **ret_rows, struct err *err)
+{
+	return open_rows(path, true, ret_rows, err);
 }
 
 void blob_rows_close(struct blob_rows *rows)
@@ -353,6 +364,29 @@ int blob_rows_forget_bytes(struct blob_rows *rows, const int64_t *ids, size_t n,
 	return n ? db_write(rows->db, forget_rows, &forget, NULL, NULL, err) : 0;
 }
 
+/* There are few, and none as a rule: a table scan is no matter. */
+static int find_bytes(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "SELECT 1 FROM unsynced WHERE digest = ?1";
+	const struct key key = key_of(arg);
+	struct db_stmt *stmt;
+	int row;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	bind_key(stmt, 1, &key);
+	row = db_step(stmt, err);
+	db_reset(stmt);
+	return row;
+}
+
+int blob_rows_holds_bytes(struct blob_rows *rows, const struct digest *digest, struct err *err)
+{
+	struct digest copy = *digest;
+
+	return db_read(rows->db, find_bytes, &copy, err);
+}
+
 struct bytes_walk {
 	blob_bytes_fn fn;
 	void *arg;
@@ -558,4 +592,42 @@ int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx, const struct filters
 	if (after)
 		walk.after = key_of(after);
 	return db_read(rows->db, walk_rows, &walk, err);
+}
+
+/* --- totals -------------------------------------------------------------------------------------- */
+
+struct totals {
+	struct key after;
+	uint64_t n, bytes;
+};
+
+static int read_totals(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] =
+		"SELECT count(*), coalesce(sum(size_bytes), 0) FROM blobs WHERE digest > ?1";
+	struct totals *totals = arg;
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	bind_key(stmt, 1, &totals->after);
+	if (db_step(stmt, err) < 0)
+		return -1;
+	totals->n = (uint64_t)db_column_int(stmt, 0);
+	totals->bytes = (uint64_t)db_column_int(stmt, 1);
+	return 0;
+}
+
+int blob_rows_totals(struct blob_rows *rows, const struct digest *after, uint64_t *ret_n,
+		     uint64_t *ret_bytes, struct err *err)
+{
+	struct totals totals = {0};
+
+	if (after)
+		totals.after = key_of(after);
+	if (db_read(rows->db, read_totals, &totals, err) < 0)
+		return -1;
+	*ret_n = totals.n;
+	*ret_bytes = totals.bytes;
+	return 0;
 }

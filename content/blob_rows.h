@@ -14,6 +14,10 @@ struct blob_rows;
 ERR_CHECKED int blob_rows_open(const char *path, struct blob_rows **ret_rows, struct err *err);
 void blob_rows_close(struct blob_rows *rows);
 
+/** blob_rows_open_to_read() - the existing database @path, beside the daemon or without it; see db_options.read_only */
+ERR_CHECKED int blob_rows_open_to_read(const char *path, struct blob_rows **ret_rows,
+				       struct err *err);
+
 /**
  * blob_rows_get() - one blob
  * Return: 0; or -1, with ERR_NOT_FOUND when there is none.
@@ -46,6 +50,10 @@ ERR_CHECKED int blob_rows_add_bytes(struct blob_rows *rows, const struct blob_in
 ERR_CHECKED int blob_rows_forget_bytes(struct blob_rows *rows, const int64_t *ids, size_t n,
 				       struct err *err);
 
+/** blob_rows_holds_bytes() - are there bytes of that blob? Return: 1, 0 or -1. */
+ERR_CHECKED int blob_rows_holds_bytes(struct blob_rows *rows, const struct digest *digest,
+				      struct err *err);
+
 /* @exists: there is a row of that blob, of that size. Return: as for blob_walk_fn. */
 typedef int (*blob_bytes_fn)(void *arg, int64_t id, const struct digest *digest, bool exists,
 			     const void *bytes, size_t size, struct err *err);
@@ -67,5 +75,9 @@ ERR_CHECKED int blob_rows_remove(struct blob_rows *rows, const struct digest *di
 ERR_CHECKED int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx,
 			       const struct filters *filters, const struct digest *after,
 			       blob_walk_fn fn, void *arg, struct err *err);
+
+/** blob_rows_totals() - how many there are behind @after (NULL: all), and how many bytes they have together */
+ERR_CHECKED int blob_rows_totals(struct blob_rows *rows, const struct digest *after,
+				 uint64_t *ret_n, uint64_t *ret_bytes, struct err *err);
 
 #endif

@@ -50,7 +50,8 @@ static int open_parts(struct local *store, const char *root, const struct conten
 		return err_sys(err, "open '%s'", root);
 	if (asprintf(&db_path, "%s/" DB_NAME, root) < 0)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for a path");
-	if (look_around(store, conf, err) < 0)
+	if (look_around(store, conf, err) < 0 ||
+	    fs_remove_tree(NULL, store->root_fd, LOCAL_IMPORT_DIR, err) < 0)
 		return -1;
 	/* The directories first: with a database and without them, we would refuse to start. */
 	if (blob_files_make_dirs(store->root_fd, err) < 0 ||

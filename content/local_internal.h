@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What local.c shares with adopt.c.
+ * What local.c shares with adopt.c and import.c.
  */
 #ifndef LIGHTER_CONTENT_LOCAL_INTERNAL_H
 #define LIGHTER_CONTENT_LOCAL_INTERNAL_H
 
+#include "content/blob_files.h"
+#include "content/blob_rows.h"
 #include "content/content_store.h"
 #include "content/digest_locks.h"
 #include "content/late_sync.h"
+
+/* Files on their way in from elsewhere; what lies there at a start was left by an import that was cut off. */
+#define LOCAL_IMPORT_DIR "import"
 
 /** struct local - a store; each part locks for itself */
 struct local {

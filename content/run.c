@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "content/service.h"
-#include "rpc/run.h"
 
 /** struct content_program - a store as a program; @program is what run_program() knows of it */
 struct content_program {
@@ -80,7 +79,8 @@ static void print_registration(const struct run_program *program,
 	putchar('\n');
 }
 
-int content_run(int argc, char **argv, const struct content_store_ops *ops)
+int content_run(int argc, char **argv, const struct content_store_ops *ops,
+		const struct run_command *commands, size_t n_commands)
 {
 	const struct content_program program = {
 		.program = {.name = ops->name,
@@ -90,7 +90,9 @@ int content_run(int argc, char **argv, const struct content_store_ops *ops)
 			    .open = open_store,
 			    .services = list_services,
 			    .close = close_store,
-			    .print_registration = print_registration},
+			    .print_registration = print_registration,
+			    .commands = commands,
+			    .n_commands = n_commands},
 		.ops = ops,
 	};
 

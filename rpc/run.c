@@ -425,6 +425,51 @@ static int run(const struct run_options *options)
 	return EXIT_SUCCESS;
 }
 
+/* --- commands -------------------------------------------------------------------------------------- */
+
+int run_root_take(const struct run_command_call *call, struct run_root *ret_root, struct err *err)
+{
+	struct daemon d = {.options = call->options, .root_fd = -1, .lock_fd = -1};
+
+	if (open_root(&d, err) < 0 || lock_root(&d, err) < 0) {
+		close_fd(&d.lock_fd);
+		close_fd(&d.root_fd);
+		return -1;
+	}
+	*ret_root = (struct run_root){.fd = d.root_fd, .lock_fd = d.lock_fd};
+	return 0;
+}
+
+void run_root_done(struct run_root *root)
+{
+	close_fd(&root->lock_fd);
+	close_fd(&root->fd);
+}
+
+static int run_command(const struct run_options *options)
+{
+	const struct run_command_call call = {
+		.options = options,
+		.root = options->conf.root,
+		.address = options->conf.address,
+		.program_conf = options->program_conf,
+		.conf = options->command_table.target,
+		.arguments = options->arguments,
+		.n_arguments = options->n_arguments,
+	};
+	struct err err = ERR_INIT;
+	int status = EXIT_FAILURE;
+
+	log_setup(options->log_level, options->log_format, options->name);
+	if (prepare_process(&err) == 0 && options->command->run(&call, &status, &err) == 0) {
+		/* What was printed is what was asked for. */
+		if (fflush(stdout) == 0)
+			return status;
+		(void)err_sys(&err, "write to standard output");
+	}
+	return run_options_refuse(options, err.code == ERR_INVALID_ARGUMENT, &err);
+}
+
 int run_program(int argc, char **argv, const struct run_program *program)
 {
 	struct run_options options;
@@ -436,13 +481,10 @@ int run_program(int argc, char **argv, const struct run_program *program)
 	if (fill_standard_fds(&err) < 0)
 		return EXIT_FAILURE;
 	r = run_options_read(&options, program, argc, argv, &status, &err);
-	if (r == 0) {
-		status = run(&options);
-	} else if (r < 0) {
-		fprintf(stderr, "lighter-%s: %s\nTry 'lighter-%s --help'.\n", program->name,
-			err.msg, program->name);
-		status = RUN_EXIT_USAGE;
-	}
+	if (r == 0)
+		status = options.command ? run_command(&options) : run(&options);
+	else if (r < 0)
+		status = run_options_refuse(&options, true, &err);
 	run_options_done(&options);
 #ifdef NDEBUG
 	/*

@@ -35,6 +35,9 @@ struct run_conf {
  * @name: "lighter-NAME"
  * @program_conf: target of the rows of program->options
  * @rows: of @conf; the defaults of two hold the name
+ * @command: what is to be run instead of the daemon, or NULL
+ * @command_table: its options
+ * @arguments: its arguments, @n_arguments of them; they point into argv
  */
 struct run_options {
 	const struct run_program *program;
@@ -51,6 +54,11 @@ struct run_options {
 	gid_t socket_gid;
 	enum log_level log_level;
 	enum log_format log_format;
+
+	const struct run_command *command;
+	struct conf_table command_table;
+	const char **arguments;
+	size_t n_arguments;
 };
 
 /**
@@ -64,5 +72,8 @@ void run_options_done(struct run_options *options);
 
 /** run_check_root() - would open_root() refuse the directory @root, if it exists? Changes nothing. */
 ERR_CHECKED int run_check_root(const char *root, struct err *err);
+
+/** run_options_refuse() - say on stderr what is wrong, and with @usage where to read on. Return: exit status. */
+int run_options_refuse(const struct run_options *options, bool usage, const struct err *err);
 
 #endif

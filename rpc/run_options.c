@@ -51,7 +51,8 @@ enum {
 	FLAG_PRINT_CONFIG,
 	FLAG_PRINT_REGISTRATION,
 	FLAG_VERSION,
-	FLAG_HELP
+	FLAG_HELP,
+	N_OWN_FLAGS
 };
 
 static const struct flag flags[] = {
@@ -69,19 +70,37 @@ static const struct flag flags[] = {
 	{"log-format", "FORMAT", "log_format", "as --set log_format=FORMAT"},
 };
 
-/** struct command - what the command line says; @assignments: @n owned strings for conf_set() */
+/* Is it one that commands take, too? Those about the daemon alone are not. */
+static bool is_for_commands(int flag)
+{
+	return flag == FLAG_CONFIG || flag == FLAG_SET || flag == FLAG_HELP || flag >= N_OWN_FLAGS;
+}
+
+/* Of one command. */
+#define COMMAND_ROWS_MAX  16
+#define COMMAND_NAME_SIZE 32
+
+/**
+ * struct command - what the command line says
+ * @assignments: @n owned strings for conf_set(); those of @own_assignments are for the options of a command
+ * @names: how those are spelled as flags
+ */
 struct command {
 	const char *config;
-	char **assignments;
-	size_t n_assignments;
+	char **assignments, **own_assignments;
+	size_t n_assignments, n_own_assignments;
 	bool check, print_config, print_registration, version, help;
+	char names[COMMAND_ROWS_MAX][COMMAND_NAME_SIZE];
 };
 
 static void command_done(struct command *command)
 {
 	for (size_t i = 0; i < command->n_assignments; i++)
 		free(command->assignments[i]);
+	for (size_t i = 0; i < command->n_own_assignments; i++)
+		free(command->own_assignments[i]);
 	free(command->assignments);
+	free(command->own_assignments);
 }
 
 static int no_memory(struct err *err)
@@ -89,14 +108,14 @@ static int no_memory(struct err *err)
 	return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for the options");
 }
 
-static int add_assignment(struct command *command, const char *key, const char *value,
+static int add_assignment(char **assignments, size_t *n, const char *key, const char *value,
 			  struct err *err)
 {
 	char *text;
 
 	if (asprintf(&text, "%s%s%s", key ? key : "", key ? "=" : "", value) < 0)
 		return no_memory(err);
-	command->assignments[command->n_assignments++] = text;
+	assignments[(*n)++] = text;
 	return 0;
 }
 
@@ -122,26 +141,137 @@ static int take_flag(struct command *command, int flag, const char *value, struc
 		command->help = true;
 		return 0;
 	default:
-		return add_assignment(command, flags[flag].key, value, err);
+		return add_assignment(command->assignments, &command->n_assignments,
+				      flags[flag].key, value, err);
 	}
 }
 
-static int parse_command(struct command *command, int argc, char **argv, struct err *err)
+/* --- commands -------------------------------------------------------------------------------------- */
+
+static const struct run_command *find_command(const struct run_program *program, const char *name)
 {
-	struct option long_options[ARRAY_LEN(flags) + 1] = {0};
+	for (size_t i = 0; i < program->n_commands; i++)
+		if (strcmp(program->commands[i].name, name) == 0)
+			return &program->commands[i];
+	return NULL;
+}
+
+static int unknown_argument(const struct run_program *program, const char *argument, bool first,
+			    struct err *err)
+{
+	if (find_command(program, argument))
+		return err_set(err, ERR_INVALID_ARGUMENT,
+			       "the command '%s' must be the first argument", argument);
+	if (program->n_commands == 0 || !first)
+		return err_set(err, ERR_INVALID_ARGUMENT, "unexpected argument '%s'", argument);
+	return err_set(err, ERR_INVALID_ARGUMENT, "unknown command '%s'", argument);
+}
+
+/* The table of its options, at their defaults. Its first argument is what comes behind its name. */
+static int begin_command(struct run_options *options, const struct run_command *run_command,
+			 struct err *err)
+{
+	void *target = calloc(1, run_command->conf_size ? run_command->conf_size : 1);
+
+	if (!target)
+		return no_memory(err);
+	options->command_table = (struct conf_table){"", run_command->options, target};
+	if (conf_init(&options->command_table, 1, err) < 0) {
+		options->command_table = (struct conf_table){0};
+		free(target);
+		return -1;
+	}
+	options->command = run_command;
+	return 0;
+}
+
+static int take_arguments(struct run_options *options, int n, char **argv, struct err *err)
+{
+	const struct run_command *command = options->command;
+
+	if ((size_t)n > command->max_arguments)
+		return err_set(err, ERR_INVALID_ARGUMENT, "unexpected argument '%s'",
+			       argv[command->max_arguments]);
+	if ((size_t)n < command->min_arguments)
+		return err_set(err, ERR_INVALID_ARGUMENT, "%s is missing", command->arguments);
+	options->arguments = calloc((size_t)n + 1, sizeof(char *));
+	if (!options->arguments)
+		return no_memory(err);
+	for (int i = 0; i < n; i++)
+		options->arguments[options->n_arguments++] = argv[i];
+	return 0;
+}
+
+static int set_own_values(struct run_options *options, const struct command *command,
+			  struct err *err)
+{
+	for (size_t i = 0; i < command->n_own_assignments; i++)
+		if (conf_set(command->own_assignments[i], &options->command_table, 1, err) < 0)
+			return -1;
+	return 0;
+}
+
+/* --- the command line ------------------------------------------------------------------------------ */
+
+/* "dry_run" is --dry-run. */
+static const char *flag_name(const struct conf_option *row, char buf[COMMAND_NAME_SIZE])
+{
+	snprintf(buf, COMMAND_NAME_SIZE, "%s", row->name);
+	for (char *c = buf; *c; c++)
+		if (*c == '_')
+			*c = '-';
+	return buf;
+}
+
+/* Return: how many flags there are; flags of a command's own have ARRAY_LEN(flags) and more as their values. */
+static size_t list_flags(const struct run_options *options, struct command *command,
+			 struct option *ret_flags)
+{
+	const struct run_command *run_command = options->command;
+	size_t n = 0;
+
+	for (int i = 0; i < (int)ARRAY_LEN(flags); i++) {
+		if (run_command && !is_for_commands(i))
+			continue;
+		ret_flags[n].name = flags[i].name;
+		ret_flags[n].has_arg = flags[i].metavar ? required_argument : no_argument;
+		ret_flags[n++].val = i;
+	}
+	for (int i = 0; run_command && run_command->options[i].name && i < COMMAND_ROWS_MAX; i++) {
+		const struct conf_option *row = &run_command->options[i];
+
+		ret_flags[n].name = flag_name(row, command->names[i]);
+		ret_flags[n].has_arg =
+			row->type == CONF_TYPE_BOOL ? no_argument : required_argument;
+		ret_flags[n++].val = (int)ARRAY_LEN(flags) + i;
+	}
+	return n;
+}
+
+static int take_own_flag(struct command *command, const struct conf_option *row, const char *value,
+			 struct err *err)
+{
+	return add_assignment(command->own_assignments, &command->n_own_assignments, row->name,
+			      value ? value : "true", err);
+}
+
+/* @argv[0] is the name of the program or of the command. */
+static int parse_flags(struct run_options *options, struct command *command, int argc, char **argv,
+		       struct err *err)
+{
+	struct option long_options[ARRAY_LEN(flags) + COMMAND_ROWS_MAX + 1] = {0};
 	int flag;
 
-	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
-		long_options[i].name = flags[i].name;
-		long_options[i].has_arg = flags[i].metavar ? required_argument : no_argument;
-		long_options[i].val = (int)i;
-	}
+	(void)list_flags(options, command, long_options);
 	/* Every flag takes one argument at least. */
 	command->assignments = calloc((size_t)argc, sizeof(char *));
-	if (!command->assignments)
+	command->own_assignments = calloc((size_t)argc, sizeof(char *));
+	if (!command->assignments || !command->own_assignments)
 		return no_memory(err);
 	opterr = 0;
 	while ((flag = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+		int r;
+
 		if (flag == ':')
 			return err_set(err, ERR_INVALID_ARGUMENT, "option '%s' wants a value",
 				       argv[optind - 1]);
@@ -152,23 +282,85 @@ static int parse_command(struct command *command, int argc, char **argv, struct 
 			return err_set(err, ERR_INVALID_ARGUMENT,
 				       "option '%s' is unknown, ambiguous, or takes no value",
 				       argv[optind - 1]);
-		if (take_flag(command, flag, optarg, err) < 0)
+		if (flag < (int)ARRAY_LEN(flags))
+			r = take_flag(command, flag, optarg, err);
+		else
+			r = take_own_flag(command,
+					  &options->command->options[flag - (int)ARRAY_LEN(flags)],
+					  optarg, err);
+		if (r < 0)
 			return -1;
 	}
-	if (optind < argc)
-		return err_set(err, ERR_INVALID_ARGUMENT, "unexpected argument '%s'", argv[optind]);
 	return 0;
+}
+
+static int parse_command(struct run_options *options, struct command *command, int argc,
+			 char **argv, struct err *err)
+{
+	const struct run_program *program = options->program;
+	const struct run_command *run_command = argc > 1 ? find_command(program, argv[1]) : NULL;
+	/* Asked before getopt_long() puts the options in front. */
+	bool first = argc > 1 && argv[1][0] != '-';
+
+	if (run_command) {
+		if (begin_command(options, run_command, err) < 0)
+			return -1;
+		argc--;
+		argv++;
+	}
+	if (parse_flags(options, command, argc, argv, err) < 0)
+		return -1;
+	if (run_command)
+		/* Who asks for help need not know the arguments. */
+		return command->help ? 0
+				     : take_arguments(options, argc - optind, argv + optind, err);
+	if (optind < argc)
+		return unknown_argument(program, argv[optind], first, err);
+	return 0;
+}
+
+static void print_flag(const char *name, const char *metavar, const char *help)
+{
+	printf("  --%s %-*s %s\n", name, 20 - (int)strlen(name), metavar ? metavar : "", help);
+}
+
+static void print_command_help(const struct run_options *options)
+{
+	const struct run_command *command = options->command;
+	char name[COMMAND_NAME_SIZE];
+
+	printf("Usage: %s %s [OPTION]...%s%s\n%s\n\n", options->name, command->name,
+	       *command->arguments ? " " : "", command->arguments, command->summary);
+	for (const struct conf_option *row = command->options; row->name; row++)
+		print_flag(flag_name(row, name), row->metavar, row->help);
+	for (int i = 0; i < (int)ARRAY_LEN(flags); i++)
+		if (is_for_commands(i))
+			print_flag(flags[i].name, flags[i].metavar, flags[i].help);
+	printf("\nConfiguration: %s by default; '%s --help' lists its options.\n",
+	       options->default_config, options->name);
+	fputs(command->notes, stdout);
+}
+
+static void print_commands(const struct run_options *options)
+{
+	const struct run_program *program = options->program;
+
+	if (program->n_commands == 0)
+		return;
+	printf("\nCommands, each with a --help of its own:\n\n");
+	for (size_t i = 0; i < program->n_commands; i++)
+		printf("  %-22s %s\n", program->commands[i].name, program->commands[i].summary);
 }
 
 static void print_help(const struct run_options *options)
 {
-	printf("Usage: %s [OPTION]...\n%s\n\n", options->name, options->program->summary);
-	for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
-		const char *metavar = flags[i].metavar ? flags[i].metavar : "";
-		int width = 20 - (int)strlen(flags[i].name);
-
-		printf("  --%s %-*s %s\n", flags[i].name, width, metavar, flags[i].help);
-	}
+	printf("Usage: %s [OPTION]...\n", options->name);
+	if (options->program->n_commands)
+		printf("       %s COMMAND [OPTION]... [ARGUMENT]...\n", options->name);
+	printf("%s\n\n", options->program->summary);
+	for (size_t i = 0; i < ARRAY_LEN(flags); i++)
+		print_flag(flags[i].name, flags[i].metavar, flags[i].help);
+	print_commands(options);
 	printf("\nOptions of the configuration file, %s by default, and of --set:\n\n",
 	       options->default_config);
 	conf_help(stdout, options->tables, ARRAY_LEN(options->tables));
@@ -215,7 +407,6 @@ static void print_registration(const struct run_options *options)
 static int init_rows(struct run_options *options, const struct run_program *program,
 		     struct err *err)
 {
-	options->program = program;
 	if (snprintf(options->name, sizeof(options->name), "lighter-%s", program->name) >=
 	    (int)sizeof(options->name))
 		return err_set(err, ERR_INTERNAL, "the name '%s' is too long", program->name);
@@ -341,10 +532,14 @@ int run_options_read(struct run_options *options, const struct run_program *prog
 	CLEANUP(command_done) struct command command = {0};
 
 	*options = (struct run_options){0};
-	if (init_rows(options, program, err) < 0 || parse_command(&command, argc, argv, err) < 0)
+	options->program = program;
+	if (init_rows(options, program, err) < 0 ||
+	    parse_command(options, &command, argc, argv, err) < 0)
 		return -1;
 	if (command.help || command.version || command.print_config) {
-		if (command.help)
+		if (command.help && options->command)
+			print_command_help(options);
+		else if (command.help)
 			print_help(options);
 		else if (command.version)
 			printf("%s %s\n", options->name, LIGHTER_VERSION);
@@ -353,7 +548,8 @@ int run_options_read(struct run_options *options, const struct run_program *prog
 		*ret_status = fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 		return 1;
 	}
-	if (load_values(options, &command, err) < 0 || check_values(options, err) < 0)
+	if (set_own_values(options, &command, err) < 0 || load_values(options, &command, err) < 0 ||
+	    check_values(options, err) < 0)
 		return -1;
 	if (command.print_registration) {
 		print_registration(options);
@@ -367,11 +563,27 @@ int run_options_read(struct run_options *options, const struct run_program *prog
 	return command.check ? 1 : 0;
 }
 
+int run_options_refuse(const struct run_options *options, bool usage, const struct err *err)
+{
+	const char *command = options->command ? options->command->name : "";
+	const char *space = options->command ? " " : "";
+
+	fprintf(stderr, "%s%s%s: %s\n", options->name, space, command, err->msg);
+	if (!usage)
+		return EXIT_FAILURE;
+	fprintf(stderr, "Try '%s%s%s --help'.\n", options->name, space, command);
+	return RUN_EXIT_USAGE;
+}
+
 void run_options_done(struct run_options *options)
 {
 	/* init_rows() may have failed before there were tables. */
 	if (options->program_conf && options->tables[1].options)
 		conf_done(options->tables, ARRAY_LEN(options->tables));
 	free(options->program_conf);
+	if (options->command)
+		conf_done(&options->command_table, 1);
+	free(options->command_table.target);
+	free(options->arguments);
 	*options = (struct run_options){0};
 }

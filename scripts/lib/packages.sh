@@ -21,7 +21,7 @@
 		curl mount
 	)
 	# what the system tests look at a tree with
-	PACKAGES_SYSTEM=(busybox-static python3 attr libcap2-bin sqlite3 e2fsprogs)
+	PACKAGES_SYSTEM=(busybox-static python3 attr libcap2-bin sqlite3 e2fsprogs xfsprogs)
 	# what scripts/test looks at the text of the tree with
 	PACKAGES_STYLE=(git shellcheck mandoc)
 	# making a Debian package, and finding out what it depends on

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -1361,6 +1362,107 @@ static void acknowledged_rows_survive_kill_9(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* ---- beside another process ---- */
+
+static struct db *open_read_only(struct fixture *f)
+{
+	struct db_options options = options_for(f->path);
+	struct db *db = NULL;
+
+	options.read_only = true;
+	assert_ok(db_open(&options, &db, &f->err), &f->err);
+	return db;
+}
+
+static void a_reader_sees_what_another_process_commits(void **state)
+{
+	struct fixture *f = *state;
+	struct stat before, after;
+	int pipe_fds[2], status;
+	int64_t n = -1;
+	char byte = 0;
+	struct db *db;
+	pid_t pid;
+
+	/* Closed in the parent, so that the two have no lock in common. */
+	db_close(f->db);
+	f->db = NULL;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pipe_fds), 0);
+	fflush(NULL);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		close(pipe_fds[0]);
+		open_db(f);
+		for (int i = 0; i < 2; i++) {
+			if (db_write(f->db, insert, i ? (char *)"two" : (char *)"one", NULL, NULL,
+				     &f->err) < 0 ||
+			    write(pipe_fds[1], &byte, 1) != 1 || read(pipe_fds[1], &byte, 1) != 1)
+				_exit(1);
+		}
+		/* No read of the other stands in the way, though its connection is open. */
+		_exit(db_checkpoint(f->db, &f->err) < 0 ? 2 : 0);
+	}
+	close(pipe_fds[1]);
+	assert_int_equal(read(pipe_fds[0], &byte, 1), 1);
+	assert_int_equal(stat(f->wal_path, &before), 0);
+	db = open_read_only(f);
+	assert_int_equal(db_read(db, count, &n, &f->err), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(write(pipe_fds[0], &byte, 1), 1);
+	assert_int_equal(read(pipe_fds[0], &byte, 1), 1);
+	assert_int_equal(db_read(db, count, &n, &f->err), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(write(pipe_fds[0], &byte, 1), 1);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+	}
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	/* The writer ended without closing; that is not the reader's to mend. */
+	db_close(db);
+	assert_int_equal(stat(f->wal_path, &after), 0);
+	assert_int_equal(after.st_size, before.st_size);
+	close(pipe_fds[0]);
+	open_db(f);
+	assert_int_equal(db_read(f->db, count, &n, &f->err), 0);
+	assert_int_equal(n, 2);
+}
+
+static void a_reader_changes_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct db_options options = options_for(f->path);
+	struct db *db = open_read_only(f);
+	int64_t n = -1;
+	bool broken;
+
+	broken = db_read(db, insert, (char *)"x", &f->err) >= 0;
+	assert_false(broken);
+	assert_int_equal(db_read(db, count, &n, &f->err), 0);
+	assert_int_equal(n, 0);
+	db_close(db);
+
+	/* What is missing is not made, nor what is old brought up to date. */
+	db_close(f->db);
+	f->db = NULL;
+	options.read_only = true;
+	options.n_migrations = 1;
+	assert_fails(db_open(&options, &db, &f->err), &f->err, ERR_FAILED_PRECONDITION);
+	assert_contains(f->err.msg, "newer than 1");
+	assert_int_equal(unlink(f->path), 0);
+	assert_int_equal(unlink(f->wal_path), 0);
+	assert_fails(db_open(&options, &db, &f->err), &f->err, ERR_INTERNAL);
+	assert_int_equal(access(f->path, F_OK), -1);
+	options.read_only = false;
+	assert_ok(db_open(&options, &f->db, &f->err), &f->err);
+	db_close(f->db);
+	f->db = NULL;
+	options = options_for(f->path);
+	options.read_only = true;
+	assert_fails(db_open(&options, &db, &f->err), &f->err, ERR_FAILED_PRECONDITION);
+	assert_contains(f->err.msg, "has version 1, older than 2");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1409,6 +1511,8 @@ int main(void)
 		TEST(disk_that_cannot_be_read_is_an_internal_error),
 		TEST(empty_file_becomes_a_database),
 		cmocka_unit_test(close_accepts_null),
+		TEST(a_reader_sees_what_another_process_commits),
+		TEST(a_reader_changes_nothing),
 	};
 
 	db_fault_install();

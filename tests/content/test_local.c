@@ -589,6 +589,27 @@ static void files_without_a_row_are_removed(void **state)
 	assert_reads(fx, "one");
 }
 
+static void a_directory_in_place_of_a_file_is_left_alone(void **state)
+{
+	struct fixture *fx = *state;
+	char path[300];
+
+	add(fx, "one");
+	add(fx, "two");
+	close_store(fx);
+	assert_int_equal(unlinkat(fx->root->fd, path_of("one", path), 0), 0);
+	assert_int_equal(mkdirat(fx->root->fd, path, 0700), 0);
+	/* The blob is forgotten; then the directory is one without a row. */
+	for (int i = 0; i < 2; i++) {
+		open_store(fx);
+		assert_false(is_there(fx, "one"));
+		assert_reads(fx, "two");
+		close_store(fx);
+		assert_true(exists(fx, path));
+	}
+	open_store(fx);
+}
+
 static void a_store_that_is_not_mounted_is_not_taken_for_lost(void **state)
 {
 	struct fixture *fx = *state;
@@ -697,6 +718,7 @@ int main(void)
 		TEST(synced_files_are_not_held_twice),
 		TEST(very_many_small_ones),
 		TEST(files_without_a_row_are_removed),
+		TEST(a_directory_in_place_of_a_file_is_left_alone),
 		TEST(a_store_that_is_not_mounted_is_not_taken_for_lost),
 		TEST(without_a_database_good_blobs_are_adopted),
 		TEST(adopting_goes_on_after_a_restart),

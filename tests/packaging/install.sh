@@ -18,6 +18,16 @@ check() {
 	mode=$(stat -c %a "$tmp$2")
 	test "$mode" = "$1" || { echo "$2 has mode $mode, not $1"; exit 1; }
 }
+# check_unit FILE: a service starts what was installed
+check_unit() {
+	command=$(sed -n 's/^ExecStart=//p' "$1")
+	command=${command%% *}
+	test -x "$tmp$command" || { echo "ExecStart=$command was not installed"; exit 1; }
+	if grep -q '[^ ]@[A-Z_]*@' "$1"; then
+		echo "$1 was not configured"
+		exit 1
+	fi
+}
 # check_daemon NAME OPTION: what belongs to lighter-NAME; OPTION is a line of its example, uncommented
 check_daemon() {
 	check 755 "$prefix/bin/lighter-$1"
@@ -38,6 +48,7 @@ check_daemon() {
 	grep -q "^$2\$" "$tmp/all.toml"
 	"$daemon" --check --config "$tmp/all.toml"
 
+	check_unit "$unit"
 	# A mistake in the configuration ends it for good.
 	status=0
 	"$daemon" --check --set nonsense=1 2> "$tmp/refusal" || status=$?
@@ -45,13 +56,6 @@ check_daemon() {
 		echo "a wrong configuration exits with $status, after which the unit restarts"
 		exit 1
 	}
-
-	command=$(sed -n 's/^ExecStart=//p' "$unit")
-	test -x "$tmp$command" || { echo "ExecStart=$command was not installed"; exit 1; }
-	if grep -q '[^ ]@[A-Z_]*@' "$unit"; then
-		echo "$unit was not configured"
-		exit 1
-	fi
 	address=$(sed -n 's/^ListenStream=//p' "${unit%.service}.socket")
 	grep -q "^#address = \"$address\"\$" "$example" || {
 		echo "the socket unit listens on $address, which is not the default"
@@ -60,6 +64,9 @@ check_daemon() {
 }
 check_daemon overlay 'sync_remove = false'
 check_daemon content 'adopt = true'
+check 644 "$prefix/lib/systemd/system/lighter-content-verify.service"
+check 644 "$prefix/lib/systemd/system/lighter-content-verify.timer"
+check_unit "$tmp$prefix/lib/systemd/system/lighter-content-verify.service"
 
 check_units() {
 	if ! command -v systemd-analyze > /dev/null; then
@@ -68,7 +75,9 @@ check_units() {
 	fi
 	# Names of other units, and the manual pages, are looked up on this machine, where they need not be.
 	for unit in "$tmp$prefix"/lib/systemd/system/lighter-*.service; do
-		if systemd-analyze verify --man=no "$unit" "${unit%.service}.socket" 2> "$tmp/verify"; then :; fi
+		other=${unit%.service}.socket
+		test -e "$other" || other=${unit%.service}.timer
+		if systemd-analyze verify --man=no "$unit" "$other" 2> "$tmp/verify"; then :; fi
 		grep -e lighter "$tmp/verify" | grep -v -e 'is not executable: No such file' > "$tmp/wrong" || true
 		cat "$tmp/wrong"
 		test ! -s "$tmp/wrong" || exit 1

@@ -18,12 +18,21 @@ sed 's/\\(dq/"/g' "$page5" | awk '
 test -s "$tmp/keys"
 diff -u "$tmp/keys" "$tmp/keys.man"
 
-# "OPTION PLACEHOLDER".
-"$daemon" --help | awk '/^  --/ { print $1, ($2 ~ /^[A-Z=]+$/ ? $2 : "") }' |
-	sed 's/ *$//' | sort > "$tmp/flags"
-awk '/^\.It Fl Fl / { print "--" $4, $6 }' "$page8" | sed 's/ *$//' | sort > "$tmp/flags.man"
+# flags_of [COMMAND]: "OPTION PLACEHOLDER" of each.
+flags_of() {
+	"$daemon" "$@" --help | awk '/^  --/ { print $1, ($2 ~ /^[A-Z=]+$/ ? $2 : "") }' | sed 's/ *$//' | sort
+}
+# Each of the daemon's once, and each of a command's own, which follow the .Ss of the command's name.
+awk '/^\.S[hs] / { section = $2 }
+	/^\.It Fl Fl / { print section, "--" $4, $6 }' "$page8" | sed 's/ *$//' > "$tmp/flags.man"
+"$daemon" --help | sed -n '/^Commands/,/^Options/s/^  \([a-z]*\) .*/\1/p' > "$tmp/commands"
+flags_of > "$tmp/flags"
 test -s "$tmp/flags"
-diff -u "$tmp/flags" "$tmp/flags.man"
+sed -n 's/^DESCRIPTION //p' "$tmp/flags.man" | sort | diff -u "$tmp/flags" -
+while read -r command; do
+	flags_of "$command" | comm -23 - "$tmp/flags" > "$tmp/own"
+	sed -n "s/^$command //p" "$tmp/flags.man" | sort | diff -u "$tmp/own" -
+done < "$tmp/commands"
 
 # Every choice of "  key=a|b|c".
 "$daemon" --help | sed -n 's/^  [a-z_.]*=\([a-z|]*\)$/\1/p' | tr '|' '\n' | sort -u |

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/compiler.h"
 #include "base/crash_point.h"
 #include "rpc/run.h"
 
@@ -126,6 +127,77 @@ static void fake_print_registration(const struct run_program *program,
 	printf(" %s\n", registration->root);
 }
 
+/* --- a command: shows what it was called with, and takes the root if told to ------------------------ */
+
+struct show_conf {
+	bool take_root;
+	bool fail;
+	int64_t times;
+	char *mode;
+};
+
+static const struct conf_option show_options[] = {
+	CONF_BOOL(struct show_conf, take_root, "false", "take the root, and leave a note in it"),
+	CONF_BOOL(struct show_conf, fail, "false", "fail"),
+	{.name = "times",
+	 .type = CONF_TYPE_INT,
+	 .offset = offsetof(struct show_conf, times),
+	 .initial = "1",
+	 .min = 1,
+	 .max = 3,
+	 .metavar = "N",
+	 .help = "how often"},
+	{.name = "mode",
+	 .type = CONF_TYPE_STRING,
+	 .offset = offsetof(struct show_conf, mode),
+	 .initial = "\"short\"",
+	 .choices = "short|long",
+	 .metavar = "MODE",
+	 .help = "short or long"},
+	CONF_END,
+};
+
+static int show_run(const struct run_command_call *call, int *ret_status, struct err *err)
+{
+	const struct show_conf *conf = call->conf;
+	const struct fake_conf *fake_conf = call->program_conf;
+	struct run_root root = RUN_ROOT_INIT;
+
+	if (conf->fail)
+		return err_set(err, ERR_INTERNAL, "told to fail");
+	if (conf->take_root) {
+		if (run_root_take(call, &root, err) < 0)
+			return -1;
+		if (write_note(call->root, "shown", "", err) < 0) {
+			run_root_done(&root);
+			return -1;
+		}
+	}
+	for (int64_t i = 0; i < conf->times; i++)
+		printf("%s %s of %s at %s:", fake_conf->greeting, conf->mode, call->root,
+		       call->address);
+	for (size_t i = 0; i < call->n_arguments; i++)
+		printf(" <%s>", call->arguments[i]);
+	putchar('\n');
+	run_root_done(&root);
+	*ret_status = 7;
+	return 0;
+}
+
+static const struct run_command fake_commands[] = {
+	{
+		.name = "show",
+		.arguments = "WORD...",
+		.summary = "Show what was given.",
+		.notes = "Exit status: 7.\n",
+		.min_arguments = 1,
+		.max_arguments = 2,
+		.options = show_options,
+		.conf_size = sizeof(struct show_conf),
+		.run = show_run,
+	},
+};
+
 static const struct run_program fake_program = {
 	.name = "fake",
 	.summary = "Keeps nothing.",
@@ -136,6 +208,8 @@ static const struct run_program fake_program = {
 	.services = fake_services,
 	.close = fake_close,
 	.print_registration = fake_print_registration,
+	.commands = fake_commands,
+	.n_commands = ARRAY_LEN(fake_commands),
 };
 
 int main(int argc, char **argv)

@@ -276,7 +276,9 @@ static void assert_no_trace(const struct fixture *f)
 static void help_names_every_option(void **state)
 {
 	static const char *const parts[] = {
-		"Usage: lighter-fake [OPTION]...\nKeeps nothing.\n",
+		"Usage: lighter-fake [OPTION]...\n",
+		"\n       lighter-fake COMMAND [OPTION]... [ARGUMENT]...\nKeeps nothing.\n",
+		"\n  show                   Show what was given.\n",
 		"--config FILE ",
 		"--root DIR ",
 		"--address PATH ",
@@ -337,7 +339,10 @@ static void wrong_usage_exits_2_and_leaves_no_trace(void **state)
 		{{"--lo=debug"}, "option '--lo=debug' is unknown, ambiguous"},
 		{{"--version=1"}, "option '--version=1' is unknown, ambiguous, or takes no"},
 		{{"--log-level"}, "option '--log-level' wants a value"},
-		{{"positional"}, "unexpected argument 'positional'"},
+		{{"positional"}, "unknown command 'positional'"},
+		{{"positional", "--check"}, "unknown command 'positional'"},
+		{{"--check", "positional"}, "unexpected argument 'positional'"},
+		{{"--check", "show"}, "the command 'show' must be the first argument"},
 		{{"--set", "workers"}, "'workers' does not read KEY=VALUE"},
 		{{"--set", "fake.greting=x"}, "did you mean 'fake.greeting'?"},
 		{{"--set", "workers=0"}, "'workers': must be between 1 and 256, not 0"},
@@ -357,7 +362,13 @@ static void wrong_usage_exits_2_and_leaves_no_trace(void **state)
 	struct fixture *f = *state;
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		start(f, ARGS(f->root_arg, f->address_arg, cases[i].args[0], cases[i].args[1]));
+		/* What is given first would be a command. */
+		if (cases[i].args[0][0] == 'p')
+			start(f, ARGS(cases[i].args[0], f->root_arg, f->address_arg,
+				      cases[i].args[1]));
+		else
+			start(f, ARGS(f->root_arg, f->address_arg, cases[i].args[0],
+				      cases[i].args[1]));
 		assert_exits(f, 2);
 		assert_output(f, cases[i].message);
 		assert_output(f, "Try 'lighter-fake --help'.");
@@ -483,6 +494,118 @@ static void crash_points_are_listed_first_of_all(void **state)
 	assert_exits(f, 0);
 	assert_output(f, "fake.open\n");
 	assert_no_trace(f);
+}
+
+/* --- commands --------------------------------------------------------------------------------------- */
+
+static void command_gets_its_options_and_arguments(void **state)
+{
+	struct fixture *f = *state;
+	char want[600];
+
+	start(f, ARGS("show", f->root_arg, "one", "--times", "2", f->address_arg, "--mode=long",
+		      "--set", "fake.greeting=hi", "two"));
+	assert_exits(f, 7);
+	snprintf(want, sizeof(want), "hi long of %s at %s:hi long of %s at %s: <one> <two>\n",
+		 f->root, f->address, f->root, f->address);
+	assert_output(f, want);
+	assert_no_trace(f);
+	/* What follows "--" is no option. */
+	start(f, ARGS("show", "--", "--take-root"));
+	assert_exits(f, 7);
+	assert_output(f, "hello short of /var/lib/lighter/fake at /run/lighter/fake.sock: "
+			 "<--take-root>\n");
+}
+
+static void command_has_a_help_of_its_own(void **state)
+{
+	static const char *const parts[] = {
+		"Usage: lighter-fake show [OPTION]... WORD...\nShow what was given.\n",
+		"  --take-root ",
+		"  --times N ",
+		"  --mode MODE ",
+		"  --root DIR ",
+		"Exit status: 7.\n",
+	};
+	struct fixture *f = *state;
+	char *text;
+
+	start(f, ARGS("show", "--help"));
+	assert_exits(f, 0);
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+		assert_output(f, parts[i]);
+	text = read_file(f->output);
+	assert_null(strstr(text, "--check"));
+	free(text);
+}
+
+static void wrong_usage_of_a_command_exits_2(void **state)
+{
+	static const struct {
+		const char *args[5];
+		const char *message;
+	} cases[] = {
+		{{"show"}, "lighter-fake show: WORD... is missing"},
+		{{"show", "a", "b", "c"}, "unexpected argument 'c'"},
+		{{"show", "--check", "a"}, "option '--check' is unknown"},
+		{{"show", "--times=4", "a"}, "'times': must be between 1 and 3, not 4"},
+		{{"show", "--times=two", "a"}, "lighter-fake show: 'times': "},
+		{{"show", "--mode=x", "a"}, "'mode': must be one of short|long, not 'x'"},
+		{{"show", "a", "--mode"}, "option '--mode' wants a value"},
+		{{"show", "a", "--fail=no"},
+		 "option '--fail=no' is unknown, ambiguous, or takes no"},
+		{{"show", "a", "--root=relative"}, "root 'relative' is not an absolute path"},
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		start(f, cases[i].args);
+		assert_exits(f, 2);
+		assert_output(f, cases[i].message);
+		assert_output(f, "Try 'lighter-fake show --help'.");
+	}
+}
+
+static void failing_command_exits_1(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, ARGS("show", "--fail", "a"));
+	assert_exits(f, 1);
+	assert_output(f, "lighter-fake show: told to fail\n");
+}
+
+static void command_shares_no_root_with_the_daemon(void **state)
+{
+	struct fixture *f = *state, *second = NULL;
+
+	start(f, ARGS("show", "--take-root", f->root_arg, "a"));
+	assert_exits(f, 7);
+	assert_true(exists_in_root(f, "shown"));
+	assert_mode_in(f, "lib/x/root", S_IFDIR | 0700);
+	assert_int_equal(unlinkat(f->dir->fd, "lib/x/root/shown", 0), 0);
+
+	setup((void **)&second);
+	start_plain(f);
+	assert_ready(f);
+	start(second, ARGS("show", "--take-root", f->root_arg, "a"));
+	assert_exits(second, 1);
+	assert_output(second, "uses the root");
+	assert_false(exists_in_root(f, "shown"));
+	stop_with(f, SIGTERM);
+	teardown((void **)&second);
+}
+
+static void full_output_is_a_failure(void **state)
+{
+	struct fixture *f = *state;
+	char *output = f->output;
+
+	f->output = strdup("/dev/full");
+	start(f, ARGS("show", "a"));
+	assert_exits(f, 1);
+	free(f->output);
+	f->output = output;
 }
 
 /* --- start and stop ------------------------------------------------------------------------------- */
@@ -1057,6 +1180,12 @@ int main(int argc, char **argv)
 		T(check_looks_at_a_root_that_is_there),
 		T(registration_follows_the_configuration),
 		T(crash_points_are_listed_first_of_all),
+		T(command_gets_its_options_and_arguments),
+		T(command_has_a_help_of_its_own),
+		T(wrong_usage_of_a_command_exits_2),
+		T(failing_command_exits_1),
+		T(command_shares_no_root_with_the_daemon),
+		T(full_output_is_a_failure),
 		T(is_ready_once_it_can_be_reached),
 		T(sigterm_and_sigint_stop_cleanly),
 		T(second_signal_stops_at_once),

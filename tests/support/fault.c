@@ -17,10 +17,10 @@ static struct {
 	atomic_int n_before;
 } faults[FAULT_N_CALLS];
 
-/* Set by tests of one thread only; others may look whether there is one. */
+/* Set while no other thread is at work; then any may be the one to run it. */
 static struct {
 	enum fault_call call;
-	unsigned int n_before;
+	atomic_int n_before;
 	void (*_Atomic fn)(void *arg);
 	void *arg;
 } hook;
@@ -37,7 +37,7 @@ void fault_after(enum fault_call call, unsigned int n, int errnum)
 void fault_hook(enum fault_call call, unsigned int n, void (*fn)(void *arg), void *arg)
 {
 	hook.call = call;
-	hook.n_before = n;
+	atomic_store(&hook.n_before, (int)n);
 	hook.arg = arg;
 	hook.fn = fn;
 }
@@ -46,10 +46,10 @@ static void run_hook(enum fault_call call)
 {
 	void (*fn)(void *arg) = hook.fn;
 
-	if (!fn || call != hook.call || hook.n_before-- > 0)
+	if (!fn || call != hook.call || atomic_fetch_sub(&hook.n_before, 1) > 0)
 		return;
-	hook.fn = NULL;
-	fn(hook.arg);
+	if (atomic_exchange(&hook.fn, NULL))
+		fn(hook.arg);
 }
 
 void fault_short_writes(void)
@@ -109,6 +109,8 @@ int __real_linkat(int from_fd, const char *from, int to_fd, const char *to, int 
 int __wrap_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags);
 int __real_openat(int dirfd, const char *path, int flags, ...);
 int __wrap_openat(int dirfd, const char *path, int flags, ...);
+ssize_t __real_pread(int fd, void *buf, size_t size, off_t offset);
+ssize_t __wrap_pread(int fd, void *buf, size_t size, off_t offset);
 
 void *__wrap_malloc(size_t size)
 {
@@ -195,4 +197,9 @@ int __wrap_openat(int dirfd, const char *path, int flags, ...)
 		va_end(args);
 	}
 	return __real_openat(dirfd, path, flags, mode);
+}
+
+ssize_t __wrap_pread(int fd, void *buf, size_t size, off_t offset)
+{
+	return fault_of(FAULT_PREAD) ? -1 : __real_pread(fd, buf, size, offset);
 }

@@ -20,6 +20,7 @@ enum fault_call {
 	FAULT_PWRITEV,
 	FAULT_LINKAT,
 	FAULT_OPENAT,
+	FAULT_PREAD,
 	FAULT_N_CALLS,
 };
 

@@ -7,7 +7,7 @@
  * single caller so never waits for another thread to wake. What came meanwhile is led by a thread of its own.
  * Another moves the WAL into the database file.
  *
- * When db_write() has returned 0, its rows survive a power cut. The WAL is kept and written over rather
+ * When db_write() has returned 0, its rows survive a power cut (unless the database is relaxed). The WAL is kept and written over rather
  * than truncated, since growing a file costs a journal commit of the file system per fsync (measured on
  * ext4: 130 us against 265 us). A clean close empties it: then the database is its one file.
  */
@@ -33,6 +33,8 @@ struct db_stmt; /* a statement of a connection, prepared once and kept */
  * @n_migrations: a database of a higher version is refused with ERR_FAILED_PRECONDITION
  * @n_readers: connections for db_read(), opened when needed; 1 to 32
  * @application_id: PRAGMA application_id that tells our file from others; a mismatch is refused
+ * @relaxed: no commit waits for the disk. What db_write() has answered survives the end of the process, kill -9
+ *           too; a power cut may take the last of it away, and leaves the rest whole. For what can be made anew.
  */
 struct db_options {
 	const char *path;
@@ -40,6 +42,7 @@ struct db_options {
 	size_t n_migrations;
 	unsigned int n_readers;
 	int32_t application_id;
+	bool relaxed;
 };
 
 /**

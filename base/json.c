@@ -121,7 +121,7 @@ static int check_limits(const struct census *census, const struct json_limits *l
 	/* Before each value there is a comma, or the beginning of what it is the first one in. */
 	if (census->n_containers > limits->n_containers ||
 	    census->n_commas + census->n_containers + 1 > limits->n_values)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+		return err_set(err, ERR_OUT_OF_RANGE,
 			       "JSON: %zu objects and arrays, and %zu commas, are too many",
 			       census->n_containers, census->n_commas);
 	return 0;
@@ -185,7 +185,7 @@ int json_parse(const char *text, size_t size, const struct json_limits *limits,
 	struct json_object *root;
 
 	if (size > limits->size_bytes)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED,
+		return err_set(err, ERR_OUT_OF_RANGE,
 			       "JSON: %zu bytes, %zu are the most that is read", size,
 			       limits->size_bytes);
 	if (!str_is_utf8(text, size))

@@ -49,8 +49,8 @@ struct json;
 /**
  * json_parse() - read @size bytes at @text
  * @ret_document: to be freed
- * Return: 0, or -1: ERR_INVALID_ARGUMENT for what is no JSON, or refused; ERR_RESOURCE_EXHAUSTED beyond a limit, or
- * without memory.
+ * Return: 0, or -1: ERR_INVALID_ARGUMENT for what is no JSON, or refused; ERR_OUT_OF_RANGE beyond a limit;
+ * ERR_RESOURCE_EXHAUSTED without memory.
  */
 ERR_CHECKED int json_parse(const char *text, size_t size, const struct json_limits *limits,
 			   struct json **ret_document, struct err *err);

@@ -125,8 +125,7 @@ static int read_annotations(const struct json *object, struct arena *arena,
 	if (!text)
 		return no_memory(err);
 	if (strlen(text) > OCI_ANNOTATIONS_MAX)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED, "annotations of %zu bytes",
-			       strlen(text));
+		return err_set(err, ERR_OUT_OF_RANGE, "annotations of %zu bytes", strlen(text));
 	if (strcmp(text, "{}") != 0)
 		*ret_annotations = text;
 	return 0;
@@ -183,8 +182,8 @@ static int read_entries(const struct json *array, const char *what, size_t max, 
 	if (array && json_kind(array) != JSON_ARRAY)
 		return err_set(err, ERR_INVALID_ARGUMENT, "'%ss' is no array", what);
 	if (n > max)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "%zu %ss, %zu are the most that is read", n, what, max);
+		return err_set(err, ERR_OUT_OF_RANGE, "%zu %ss, %zu are the most that is read", n,
+			       what, max);
 	document->entries = arena_array(arena, n, sizeof(*document->entries));
 	if (!document->entries)
 		return no_memory(err);
@@ -272,8 +271,8 @@ static int read_config(const struct json *root, struct arena *arena, struct oci_
 	if (check_names(rootfs, rootfs_names, ARRAY_LEN(rootfs_names), err) < 0)
 		return -1;
 	if (n > OCI_LAYERS_MAX)
-		return err_set(err, ERR_RESOURCE_EXHAUSTED,
-			       "%zu diff IDs, %d are the most that is read", n, OCI_LAYERS_MAX);
+		return err_set(err, ERR_OUT_OF_RANGE, "%zu diff IDs, %d are the most that is read",
+			       n, OCI_LAYERS_MAX);
 	document->n_layers = n;
 	document->diff_ids = arena_array(arena, n, sizeof(struct digest));
 	document->chain_ids = arena_array(arena, n, sizeof(struct digest));

@@ -81,7 +81,7 @@ bool oci_may_be_document(const char *text, size_t size);
  * oci_parse() - read a document
  * @arena: of OCI_ARENA_BYTES; what @ret_document points to is in there
  * Return: 0, with kind OCI_OTHER for JSON that is something else; -1: ERR_INVALID_ARGUMENT for what is malformed or
- * ambiguous; ERR_RESOURCE_EXHAUSTED for what is beyond a limit, or without memory.
+ * ambiguous; ERR_OUT_OF_RANGE for what is beyond a limit; ERR_RESOURCE_EXHAUSTED without memory.
  */
 ERR_CHECKED int oci_parse(const char *text, size_t size, struct arena *arena,
 			  struct oci_document *ret_document, struct err *err);

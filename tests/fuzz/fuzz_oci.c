@@ -122,7 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (oci_parse(text, size, &arena, &document, &err) == 0)
 		check_document(&document);
 	else
-		check(err.code == ERR_INVALID_ARGUMENT || err.code == ERR_RESOURCE_EXHAUSTED);
+		check(err.code == ERR_INVALID_ARGUMENT || err.code == ERR_OUT_OF_RANGE);
 	arena_done(&arena);
 	return 0;
 }

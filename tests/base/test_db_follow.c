@@ -336,55 +336,81 @@ static void who_follows_cannot_write(void **state)
 #define N_KILLS          6
 #define ACKS_BEFORE_KILL 700
 
-/* Writes, and says so, until it is killed. */
-static void writer_main(const char *path, int fd)
+/** struct writer - a process that writes once it is told to by @go_fd, and says so on @ack_fd */
+struct writer {
+	pid_t pid;
+	int go_fd;
+	int ack_fd;
+};
+
+/* Until it is killed. */
+static void writer_main(const char *path, int go_fd, int ack_fd)
 {
 	struct err err = ERR_INIT;
 	struct db *db;
+	char go;
 
-	if (open_writer(path, &db, &err) < 0)
+	if (read(go_fd, &go, 1) != 1 || open_writer(path, &db, &err) < 0)
 		_exit(1);
-	while (db_write(db, insert, NULL, NULL, NULL, &err) == 0 && write(fd, "", 1) == 1) {
+	while (db_write(db, insert, NULL, NULL, NULL, &err) == 0 && write(ack_fd, "", 1) == 1) {
 	}
 	_exit(1);
+}
+
+static struct writer fork_writer(const char *path)
+{
+	int go[2], acks[2];
+	struct writer writer;
+
+	assert_int_equal(pipe2(go, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(acks, O_CLOEXEC), 0);
+	/* It does not run far ahead. */
+	assert_true(fcntl(acks[0], F_SETPIPE_SZ, 4096) >= 0);
+	writer.pid = fork();
+	assert_true(writer.pid >= 0);
+	if (writer.pid == 0)
+		writer_main(path, go[0], acks[1]);
+	close(go[0]);
+	close(acks[1]);
+	writer.go_fd = go[1];
+	writer.ack_fd = acks[0];
+	return writer;
 }
 
 static void a_writer_that_is_killed_takes_nothing_along(void **state)
 {
 	struct fixture *f = *state;
+	struct writer writers[N_KILLS];
 	int64_t n_acked = 0, n_seen = 0;
 
-	for (int round = 0; round < N_KILLS; round++) {
-		int64_t enough = n_acked + 2 * (ACKS_BEFORE_KILL + round * 100);
-		int fds[2], status;
+	/* All of them now: sqlite's connections do not cross a fork. */
+	for (int i = 0; i < N_KILLS; i++)
+		writers[i] = fork_writer(f->path);
+	for (int i = 0; i < N_KILLS; i++) {
+		int64_t enough = n_acked + 2 * (ACKS_BEFORE_KILL + i * 100);
+		struct writer *writer = &writers[i];
+		int status;
 		char ack;
-		pid_t pid;
 
-		assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
-		pid = fork();
-		assert_true(pid >= 0);
-		if (pid == 0)
-			writer_main(f->path, fds[1]);
-		close(fds[1]);
-		/* The writer does not run far ahead. */
-		assert_true(fcntl(fds[0], F_SETPIPE_SZ, 4096) >= 0);
-		/* One row more than was told may be there, or rather two: never half a commit. */
-		for (bool killed = false; read(fds[0], &ack, 1) == 1;) {
+		assert_int_equal(write(writer->go_fd, "", 1), 1);
+		/* More than was told may be there, but never half a commit. */
+		for (bool killed = false; read(writer->ack_fd, &ack, 1) == 1;) {
 			n_acked += 2;
 			if (!killed && n_acked >= enough)
-				killed = kill(pid, SIGKILL) == 0;
+				killed = kill(writer->pid, SIGKILL) == 0;
 			if (n_acked % 20 == 0) {
 				n_seen = last_row(f);
 				assert_true(n_seen >= n_acked && n_seen % 2 == 0);
 			}
 		}
-		close(fds[0]);
-		assert_int_equal(waitpid(pid, &status, 0), pid);
+		close(writer->go_fd);
+		close(writer->ack_fd);
+		assert_int_equal(waitpid(writer->pid, &status, 0), writer->pid);
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 		/* Nobody writes: by who was there before, and by one that has to recover the log. */
 		n_seen = n_rows(f);
 		assert_true(n_seen >= n_acked && n_seen % 2 == 0);
-		if (round % 2) {
+		if (i % 2) {
 			db_follower_free(f->follower);
 			f->follower = new_follower(f, APPLICATION_ID, 1);
 			assert_int_equal(n_rows(f), n_seen);

@@ -476,7 +476,7 @@ static int forget_lost(struct blob_files *files, const struct lost *lost, struct
 
 		log_event(LOG_ERROR, "the file of a blob is gone or has another size: forgotten",
 			  LOG_STR("digest", digest_format(&lost->digests[i], text)));
-		if (blob_rows_remove(files->rows, &lost->digests[i], err) < 0 ||
+		if (blob_rows_remove(files->rows, &lost->digests[i], NULL, err) < 0 ||
 		    blob_files_remove(files, &lost->digests[i], err) < 0)
 			return -1;
 	}

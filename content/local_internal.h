@@ -15,6 +15,7 @@ struct local {
 	struct blob_files *files;
 	struct ingests *ingests;
 	struct digest_locks locks;
+	struct cataloger *cataloger;
 	struct adopt *adopt;
 };
 

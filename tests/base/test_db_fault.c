@@ -15,6 +15,7 @@
 struct fault_file {
 	sqlite3_file base;
 	sqlite3_file *real;
+	const char *name; /* valid as long as it is open; NULL: a temporary file */
 	int last_errno;
 };
 
@@ -23,6 +24,7 @@ static enum db_fault armed;
 static unsigned int left; /* calls that work before the fault */
 static bool once;
 static unsigned int n_faults;
+static const char *only; /* part of the names of files that fail */
 static sqlite3_vfs *real_vfs;
 
 static bool is_sync_fault(enum db_fault fault)
@@ -30,13 +32,16 @@ static bool is_sync_fault(enum db_fault fault)
 	return fault == DB_FAULT_SYNC_EIO || fault == DB_FAULT_SYNC_EDQUOT;
 }
 
-static enum db_fault next_fault(bool is_sync)
+static enum db_fault next_fault(sqlite3_file *file, bool is_sync)
 {
+	const char *name = ((struct fault_file *)file)->name;
 	enum db_fault fault;
 
 	LOCK_GUARD(&lock);
 	fault = armed;
 	if (fault == DB_FAULT_NONE || is_sync_fault(fault) != is_sync)
+		return DB_FAULT_NONE;
+	if (only && (!name || !strstr(name, only)))
 		return DB_FAULT_NONE;
 	if (left > 0) {
 		left--;
@@ -74,7 +79,7 @@ static int fault_write(sqlite3_file *file, const void *data, int n, sqlite3_int6
 {
 	sqlite3_file *real = real_of(file);
 
-	switch (next_fault(false)) {
+	switch (next_fault(file, false)) {
 	case DB_FAULT_WRITE_SHORT:
 		(void)real->pMethods->xWrite(real, data, n / 2, at);
 		return fail(file, ENOSPC, SQLITE_FULL);
@@ -94,7 +99,7 @@ static int fault_truncate(sqlite3_file *file, sqlite3_int64 size)
 
 static int fault_sync(sqlite3_file *file, int flags)
 {
-	switch (next_fault(true)) {
+	switch (next_fault(file, true)) {
 	case DB_FAULT_SYNC_EIO:
 		return fail(file, EIO, SQLITE_IOERR_FSYNC);
 	case DB_FAULT_SYNC_EDQUOT:
@@ -205,6 +210,7 @@ static int fault_open(UNUSED sqlite3_vfs *vfs, const char *name, sqlite3_file *f
 
 	fault->real = (sqlite3_file *)(fault + 1);
 	fault->real->pMethods = NULL;
+	fault->name = name;
 	fault->last_errno = 0;
 	status = real_vfs->xOpen(real_vfs, name, fault->real, flags, ret_flags);
 	fault->base.pMethods = fault->real->pMethods ? &fault_methods : NULL;
@@ -243,6 +249,12 @@ void db_fault_once(enum db_fault fault, unsigned int after)
 void db_fault_from(enum db_fault fault, unsigned int after)
 {
 	arm(fault, after, false);
+}
+
+void db_fault_only(const char *part)
+{
+	LOCK_GUARD(&lock);
+	only = part;
 }
 
 unsigned int db_fault_clear(void)

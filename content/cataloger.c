@@ -20,13 +20,15 @@
 #define PEEK_BYTES  64
 /* Digests compared at a time. */
 #define N_COMPARED  256
+/* What is larger stays the only one in memory until it is written. */
+#define SMALL_BYTES (64u << 10)
 /* How often a catalog is made anew for damage before it is given up: then it is the disk. */
 #define REMAKES_MAX 3
 
 /**
  * struct cataloger - see cataloger.h. Locks are listed in the order in which they are taken.
  *
- * @parse_lock: one document at a time is in memory
+ * @parse_lock: one document at a time is parsed, which takes most of the memory
  * @catalog_lock: held for writing while @catalog is replaced, for reading while it is used. NULL: it could not be
  *                opened.
  * @mutex: guards what follows
@@ -261,16 +263,22 @@ static int read_document(int fd, const struct digest *digest, uint64_t size_byte
 static int learn(struct cataloger *cataloger, const struct digest *digest, uint64_t size_bytes,
 		 int fd, struct err *err)
 {
+	/* Small ones are written together with those of others. */
+	bool is_small = size_bytes <= SMALL_BYTES;
 	struct oci_document document;
 	struct arena arena;
 	int r;
 
-	LOCK_GUARD(&cataloger->parse_lock);
 	arena_init(&arena, OCI_ARENA_BYTES);
+	pthread_mutex_lock(&cataloger->parse_lock);
 	r = read_document(fd, digest, size_bytes, &arena, &document, err) < 0;
+	if (is_small)
+		pthread_mutex_unlock(&cataloger->parse_lock);
 	if (r == 0)
 		r = put(cataloger, digest, &document, err);
 	arena_done(&arena);
+	if (!is_small)
+		pthread_mutex_unlock(&cataloger->parse_lock);
 	return r;
 }
 

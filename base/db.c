@@ -43,6 +43,7 @@
  */
 struct db {
 	char *path;
+	bool relaxed;
 	unsigned int n_readers_max;
 	atomic_uint generation; /* counts commits */
 	atomic_bool keeps_reads;
@@ -125,7 +126,8 @@ static int open_writer(struct db *db, struct db_conn **ret_conn, struct err *err
 	/* Debian's sqlite zeroes what is deleted, which would put more pages into every commit. */
 	snprintf(limit, sizeof(limit), "PRAGMA journal_size_limit=%lld", (long long)WAL_KEEP_BYTES);
 	if (db_conn_exec(conn, WRITER_CACHE "; PRAGMA secure_delete=OFF", err) < 0 ||
-	    db_conn_exec(conn, limit, err) < 0) {
+	    db_conn_exec(conn, limit, err) < 0 ||
+	    (db->relaxed && db_conn_exec(conn, "PRAGMA synchronous=NORMAL", err) < 0)) {
 		db_conn_close(conn);
 		return -1;
 	}
@@ -150,14 +152,17 @@ static int open_reader(struct db *db, struct db_conn **ret_conn, struct err *err
 
 /*
  * Write zeros behind what the WAL holds, so that commits write into a file of constant size. sqlite takes
- * a frame of zeros for the end. Without room for it we go on: the WAL then grows as it is used.
+ * a frame of zeros for the end. Without room for it we go on: the WAL then grows as it is used, as it does where no
+ * commit waits for it.
  */
-static void grow_wal(struct db_conn *conn)
+static void grow_wal(const struct db *db, struct db_conn *conn)
 {
 	static const char zeros[64 * 1024];
 	sqlite3_file *file = NULL;
 	sqlite3_int64 size;
 
+	if (db->relaxed)
+		return;
 	if (sqlite3_file_control(conn->handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file) !=
 		    SQLITE_OK ||
 	    !file || !file->pMethods || file->pMethods->xFileSize(file, &size) != SQLITE_OK)
@@ -312,7 +317,7 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 	if ((version == 0 || (uint64_t)version < options->n_migrations) &&
 	    migrate(db->writer, options, version, err) < 0)
 		return -1;
-	grow_wal(db->writer);
+	grow_wal(db, db->writer);
 
 	/* The read makes the connection hold the WAL open, which reopen_writer() relies on. */
 	if (open_reader(db, &db->checkpoint_conn, err) < 0 ||
@@ -321,7 +326,8 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 	if (thread_start(&db->checkpointer, "db-checkpoint", checkpointer_main, db, err) < 0)
 		return -1;
 	db->checkpointer_runs = true;
-	for (; db->n_reliefs < N_RELIEFS; db->n_reliefs++)
+	/* Commits that do not wait for the disk are over before another thread would be awake. */
+	for (; !db->relaxed && db->n_reliefs < N_RELIEFS; db->n_reliefs++)
 		if (thread_start(&db->reliefs[db->n_reliefs], "db-writer", relief_main, db, err) <
 		    0)
 			return -1;
@@ -371,6 +377,7 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 	db->checkpoint_at = CHECKPOINT_FRAMES;
 	atomic_init(&db->keeps_reads, true);
 	db->n_readers_max = options->n_readers;
+	db->relaxed = options->relaxed;
 	db->path = strdup(options->path);
 	if (!db->path) {
 		db_close(db);
@@ -512,7 +519,7 @@ static int reopen_writer(struct db *db, struct err *err)
 
 	if (checkpoint_all(db, SQLITE_CHECKPOINT_TRUNCATE, err) < 0)
 		return -1;
-	grow_wal(conn);
+	grow_wal(db, conn);
 	db->suspect = false;
 	return 0;
 }

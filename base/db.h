@@ -7,7 +7,7 @@
  * single caller so never waits for another thread to wake. What came meanwhile is led by a thread of its own.
  * Another moves the WAL into the database file.
  *
- * When db_write() has returned 0, its rows survive a power cut. The WAL is kept and written over rather
+ * When db_write() has returned 0, its rows survive a power cut (unless the database is relaxed). The WAL is kept and written over rather
  * than truncated, since growing a file costs a journal commit of the file system per fsync (measured on
  * ext4: 130 us against 265 us). A clean close empties it: then the database is its one file.
  */
@@ -35,6 +35,8 @@ struct db_stmt; /* a statement of a connection, prepared once and kept */
  * @application_id: PRAGMA application_id that tells our file from others; a mismatch is refused
  * @read_only: only db_read(), beside another process that writes, or while nobody does. The file must exist, with
  *             the newest version; nothing in it is changed, and no read is kept open in the way of the writer.
+ * @relaxed: no commit waits for the disk. What db_write() has answered survives the end of the process, kill -9
+ *           too; a power cut may take the last of it away, and leaves the rest whole. For what can be made anew.
  */
 struct db_options {
 	const char *path;
@@ -43,6 +45,7 @@ struct db_options {
 	unsigned int n_readers;
 	int32_t application_id;
 	bool read_only;
+	bool relaxed;
 };
 
 /**

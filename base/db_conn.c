@@ -300,7 +300,9 @@ void db_conn_close(struct db_conn *conn)
 	free(conn);
 }
 
-int db_conn_open(const char *path, struct db_conn **ret_conn, struct err *err)
+/* @pragmas: SQL to begin with */
+static int open_conn(const char *path, int flags, const char *pragmas, struct db_conn **ret_conn,
+		     struct err *err)
 {
 	struct db_conn *conn = calloc(1, sizeof(*conn));
 	int status, on = 1, chunk = DB_CHUNK_PAGES * DB_PAGE_BYTES;
@@ -308,10 +310,8 @@ int db_conn_open(const char *path, struct db_conn **ret_conn, struct err *err)
 	if (!conn)
 		return db_no_memory(err);
 	conn->path = path;
-	status =
-		sqlite3_open_v2(path, &conn->handle,
-				SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
-				NULL);
+	status = sqlite3_open_v2(path, &conn->handle,
+				 flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 	if (status != SQLITE_OK) {
 		db_conn_report(conn, status, "open", err);
 		goto fail;
@@ -323,10 +323,7 @@ int db_conn_open(const char *path, struct db_conn **ret_conn, struct err *err)
 	(void)sqlite3_file_control(conn->handle, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
 	(void)sqlite3_file_control(conn->handle, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
 	(void)sqlite3_wal_autocheckpoint(conn->handle, 0);
-	if (db_conn_exec(
-		    conn,
-		    "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; PRAGMA synchronous=FULL",
-		    err) < 0)
+	if (db_conn_exec(conn, pragmas, err) < 0)
 		goto fail;
 	*ret_conn = conn;
 	return 0;
@@ -334,6 +331,22 @@ int db_conn_open(const char *path, struct db_conn **ret_conn, struct err *err)
 fail:
 	db_conn_close(conn);
 	return -1;
+}
+
+int db_conn_open(const char *path, struct db_conn **ret_conn, struct err *err)
+{
+	return open_conn(
+		path, SQLITE_OPEN_READWRITE,
+		"PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; PRAGMA synchronous=FULL",
+		ret_conn, err);
+}
+
+int db_conn_open_foreign(const char *path, struct db_conn **ret_conn, struct err *err)
+{
+	return open_conn(path, SQLITE_OPEN_READONLY,
+			 "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; "
+			 "PRAGMA query_only=ON; PRAGMA cache_size=-128",
+			 ret_conn, err);
 }
 
 int db_conn_query_int(struct db_conn *conn, const char *sql, int64_t *ret_value, struct err *err)

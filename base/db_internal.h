@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A connection, and its statements: what db.c builds on db_conn.c. The two are the only users of sqlite.
+ * A connection, and its statements: what db.c and db_follow.c build on db_conn.c. The three are the only users of sqlite.
  */
 #ifndef LIGHTER_BASE_DB_INTERNAL_H
 #define LIGHTER_BASE_DB_INTERNAL_H
@@ -34,6 +34,14 @@ struct db_conn {
 
 /** db_conn_open() - connect to the existing file @path, which is borrowed; closing it leaves the WAL alone */
 ERR_CHECKED int db_conn_open(const char *path, struct db_conn **ret_conn, struct err *err);
+
+/**
+ * db_conn_open_foreign() - connect to a database that another process writes, only to read it
+ *
+ * Whoever comes first after a kill of the writer recovers its log: sqlite does so in the file -shm, which is why that
+ * must be writable.
+ */
+ERR_CHECKED int db_conn_open_foreign(const char *path, struct db_conn **ret_conn, struct err *err);
 
 /** db_conn_close() - finalize the statements, and close. Accepts NULL. */
 void db_conn_close(struct db_conn *conn);

@@ -381,7 +381,7 @@ static int write_all(int fd, const char *bytes, size_t size)
 /* A file of its own in any case: of one that has lost its row somebody may still be reading. */
 static int make_file(struct blob_files *files, const char *path)
 {
-	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+	const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(files->fd, path, flags, 0600);
 
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && blob_files_drop_idle(files))
@@ -556,7 +556,7 @@ static int forget_lost(struct blob_files *files, const struct lost *lost, struct
 
 		log_event(LOG_ERROR, "the file of a blob is gone or has another size: forgotten",
 			  LOG_STR("digest", digest_format(&lost->digests[i], text)));
-		if (blob_rows_remove(files->rows, &lost->digests[i], err) < 0 ||
+		if (blob_rows_remove(files->rows, &lost->digests[i], NULL, err) < 0 ||
 		    blob_files_remove(files, &lost->digests[i], err) < 0)
 			return -1;
 	}

@@ -6,6 +6,7 @@
 
 #include "base/labels.h"
 #include "content/blobs_sql.h"
+#include "content/digest_key.h"
 
 /* "ltct": tells our databases from other sqlite files. */
 #define APPLICATION_ID   0x6c746374
@@ -13,47 +14,11 @@
 #define N_READERS        24
 /* What one row of a walk may take: all labels, with room for bookkeeping. */
 #define WALK_ARENA_BYTES (4 * LABELS_MAX_BYTES)
-#define KEY_MAX_BYTES    (1 + DIGEST_MAX_BYTES)
 #define LABEL_PATH       "labels."
 
 struct blob_rows {
 	struct db *db;
 };
-
-/** struct key - a digest as the primary key has it */
-struct key {
-	uint8_t bytes[KEY_MAX_BYTES];
-	size_t len;
-};
-
-static struct key key_of(const struct digest *digest)
-{
-	struct key key = {.len = 1 + digest_size(digest->algorithm)};
-
-	key.bytes[0] = (uint8_t)digest->algorithm;
-	memcpy(key.bytes + 1, digest->bytes, key.len - 1);
-	return key;
-}
-
-static void bind_key(struct db_stmt *stmt, int i, const struct key *key)
-{
-	db_bind_blob(stmt, i, key->bytes, key->len);
-}
-
-static int read_digest(struct db_stmt *stmt, int column, struct digest *ret_digest, struct err *err)
-{
-	struct digest digest = {0};
-	size_t len;
-	const uint8_t *bytes = db_column_blob(stmt, column, &len);
-
-	if (len > 1)
-		digest.algorithm = (enum digest_algorithm)bytes[0];
-	if (len < 2 || digest_size(digest.algorithm) != len - 1)
-		return err_set(err, ERR_DATA_LOSS, "the database holds a digest of %zu bytes", len);
-	memcpy(digest.bytes, bytes + 1, len - 1);
-	*ret_digest = digest;
-	return 0;
-}
 
 static int run(struct db_stmt *stmt, struct err *err)
 {
@@ -126,7 +91,7 @@ static int read_label(struct db_stmt *stmt, int name, struct arena *arena, struc
 	return strmap_append(labels, arena, key, value, err);
 }
 
-static int read_labels(struct db_conn *conn, struct arena *arena, const struct key *key,
+static int read_labels(struct db_conn *conn, struct arena *arena, const struct digest_key *key,
 		       struct strmap *ret_labels, struct err *err)
 {
 	static const char sql[] = "SELECT name, value FROM labels WHERE digest = ?1 ORDER BY name";
@@ -136,7 +101,7 @@ static int read_labels(struct db_conn *conn, struct arena *arena, const struct k
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, key);
+	digest_key_bind(stmt, 1, key);
 	while ((row = db_step(stmt, err)) == 1)
 		if (read_label(stmt, 0, arena, &labels, err) < 0)
 			return -1;
@@ -147,7 +112,7 @@ static int read_labels(struct db_conn *conn, struct arena *arena, const struct k
 }
 
 /* Return: 1 with a row, 0 without, -1. Labels are not read. */
-static int find(struct db_conn *conn, const struct digest *digest, const struct key *key,
+static int find(struct db_conn *conn, const struct digest *digest, const struct digest_key *key,
 		struct blob_info *ret_info, struct err *err)
 {
 	static const char sql[] =
@@ -157,7 +122,7 @@ static int find(struct db_conn *conn, const struct digest *digest, const struct 
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, key);
+	digest_key_bind(stmt, 1, key);
 	row = db_step(stmt, err);
 	if (row == 1)
 		*ret_info = (struct blob_info){
@@ -179,7 +144,7 @@ struct get {
 static int read_one(struct db_conn *conn, void *arg, struct err *err)
 {
 	struct get *get = arg;
-	const struct key key = key_of(get->digest);
+	const struct digest_key key = digest_key_of(get->digest);
 	int row = find(conn, get->digest, &key, &get->info, err);
 
 	if (row == 1 && get->arena &&
@@ -215,7 +180,7 @@ int blob_rows_size(struct blob_rows *rows, const struct digest *digest, uint64_t
 
 /* --- adding, removing ----------------------------------------------------------------------------- */
 
-static int set_label(struct db_conn *conn, const struct key *key, const char *name,
+static int set_label(struct db_conn *conn, const struct digest_key *key, const char *name,
 		     const char *value, struct err *err)
 {
 	static const char sql[] =
@@ -224,14 +189,14 @@ static int set_label(struct db_conn *conn, const struct key *key, const char *na
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, key);
+	digest_key_bind(stmt, 1, key);
 	db_bind_text(stmt, 2, name);
 	db_bind_text(stmt, 3, value);
 	return run(stmt, err);
 }
 
-static int set_labels(struct db_conn *conn, const struct key *key, const struct strmap *labels,
-		      struct err *err)
+static int set_labels(struct db_conn *conn, const struct digest_key *key,
+		      const struct strmap *labels, struct err *err)
 {
 	for (size_t i = 0; i < labels->n; i++) {
 		const struct strmap_entry *label = &labels->entries[i];
@@ -246,11 +211,12 @@ static int set_labels(struct db_conn *conn, const struct key *key, const struct 
 struct addition {
 	const struct blob_info *info;
 	const void *bytes;
+	bool is_json;
 	int64_t now_ns;
 	int64_t bytes_id;
 };
 
-static int add_bytes(struct db_conn *conn, const struct key *key, struct addition *addition,
+static int add_bytes(struct db_conn *conn, const struct digest_key *key, struct addition *addition,
 		     struct err *err)
 {
 	static const char sql[] = "INSERT INTO unsynced (digest, bytes) VALUES (?1, ?2)";
@@ -258,7 +224,7 @@ static int add_bytes(struct db_conn *conn, const struct key *key, struct additio
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, key);
+	digest_key_bind(stmt, 1, key);
 	db_bind_blob(stmt, 2, addition->bytes, (size_t)addition->info->size_bytes);
 	if (run(stmt, err) < 0)
 		return -1;
@@ -269,18 +235,19 @@ static int add_bytes(struct db_conn *conn, const struct key *key, struct additio
 static int add_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] =
-		"INSERT OR IGNORE INTO blobs (digest, size_bytes, created_ns, updated_ns) "
-		"VALUES (?1, ?2, ?3, ?3)";
+		"INSERT OR IGNORE INTO blobs (digest, size_bytes, created_ns, updated_ns, is_json) "
+		"VALUES (?1, ?2, ?3, ?3, ?4)";
 	struct addition *addition = arg;
-	const struct key key = key_of(&addition->info->digest);
+	const struct digest_key key = digest_key_of(&addition->info->digest);
 	char text[DIGEST_TEXT_BYTES];
 	struct db_stmt *stmt;
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, &key);
+	digest_key_bind(stmt, 1, &key);
 	db_bind_int(stmt, 2, (int64_t)addition->info->size_bytes);
 	db_bind_int(stmt, 3, addition->now_ns);
+	db_bind_int(stmt, 4, addition->is_json);
 	if (run(stmt, err) < 0)
 		return -1;
 	if (db_n_changed(conn) == 0)
@@ -291,19 +258,22 @@ static int add_row(struct db_conn *conn, void *arg, struct err *err)
 	return set_labels(conn, &key, &addition->info->labels, err);
 }
 
-int blob_rows_add(struct blob_rows *rows, const struct blob_info *info,
+int blob_rows_add(struct blob_rows *rows, const struct blob_info *info, bool is_json,
 		  int (*barrier)(void *barrier_arg, struct err *err), void *barrier_arg,
 		  struct err *err)
 {
-	struct addition addition = {.info = info, .now_ns = realtime_ns()};
+	struct addition addition = {.info = info, .is_json = is_json, .now_ns = realtime_ns()};
 
 	return db_write(rows->db, add_row, &addition, barrier, barrier_arg, err);
 }
 
-int blob_rows_add_bytes(struct blob_rows *rows, const struct blob_info *info, const void *bytes,
-			int64_t *ret_id, struct err *err)
+int blob_rows_add_bytes(struct blob_rows *rows, const struct blob_info *info, bool is_json,
+			const void *bytes, int64_t *ret_id, struct err *err)
 {
-	struct addition addition = {.info = info, .bytes = bytes, .now_ns = realtime_ns()};
+	struct addition addition = {.info = info,
+				    .bytes = bytes,
+				    .is_json = is_json,
+				    .now_ns = realtime_ns()};
 
 	if (db_write(rows->db, add_row, &addition, NULL, NULL, err) < 0)
 		return -1;
@@ -311,27 +281,39 @@ int blob_rows_add_bytes(struct blob_rows *rows, const struct blob_info *info, co
 	return 0;
 }
 
+struct removal {
+	struct digest_key key;
+	bool may_be_json;
+};
+
 static int remove_row(struct db_conn *conn, void *arg, struct err *err)
 {
-	static const char sql[] = "DELETE FROM blobs WHERE digest = ?1";
-	const struct digest *digest = arg;
-	const struct key key = key_of(digest);
+	static const char sql[] =
+		"DELETE FROM blobs WHERE digest = ?1 RETURNING ifnull(is_json, 1)";
+	struct removal *removal = arg;
 	struct db_stmt *stmt;
+	int row;
 
 	/* Its labels go with it, by the foreign key. */
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, &key);
-	if (run(stmt, err) < 0)
-		return -1;
-	return db_n_changed(conn) == 0 ? 1 : 0;
+	digest_key_bind(stmt, 1, &removal->key);
+	row = db_step(stmt, err);
+	if (row == 1)
+		removal->may_be_json = db_column_int(stmt, 0);
+	db_reset(stmt);
+	return row < 0 ? -1 : row == 0;
 }
 
-int blob_rows_remove(struct blob_rows *rows, const struct digest *digest, struct err *err)
+int blob_rows_remove(struct blob_rows *rows, const struct digest *digest, bool *ret_may_be_json,
+		     struct err *err)
 {
-	struct digest copy = *digest;
+	struct removal removal = {.key = digest_key_of(digest)};
+	int r = db_write(rows->db, remove_row, &removal, NULL, NULL, err);
 
-	return db_write(rows->db, remove_row, &copy, NULL, NULL, err);
+	if (r == 0 && ret_may_be_json)
+		*ret_may_be_json = removal.may_be_json;
+	return r;
 }
 
 /* --- bytes ---------------------------------------------------------------------------------------- */
@@ -368,13 +350,13 @@ int blob_rows_forget_bytes(struct blob_rows *rows, const int64_t *ids, size_t n,
 static int find_bytes(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "SELECT 1 FROM unsynced WHERE digest = ?1";
-	const struct key key = key_of(arg);
+	const struct digest_key key = digest_key_of(arg);
 	struct db_stmt *stmt;
 	int row;
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, &key);
+	digest_key_bind(stmt, 1, &key);
 	row = db_step(stmt, err);
 	db_reset(stmt);
 	return row;
@@ -408,7 +390,7 @@ static int walk_bytes(struct db_conn *conn, void *arg, struct err *err)
 		size_t size;
 		bool exists;
 
-		if (row < 0 || read_digest(stmt, 1, &digest, err) < 0)
+		if (row < 0 || digest_key_read(stmt, 1, &digest, err) < 0)
 			return -1;
 		bytes = db_column_blob(stmt, 2, &size);
 		exists = !db_column_is_null(stmt, 3) && db_column_int(stmt, 3) == (int64_t)size;
@@ -456,22 +438,22 @@ static bool replaces_all(const struct blob_update *req)
 	return req->n_paths == 0;
 }
 
-static int replace_labels(struct db_conn *conn, const struct key *key, const struct strmap *labels,
-			  struct err *err)
+static int replace_labels(struct db_conn *conn, const struct digest_key *key,
+			  const struct strmap *labels, struct err *err)
 {
 	static const char sql[] = "DELETE FROM labels WHERE digest = ?1";
 	struct db_stmt *stmt;
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, key);
+	digest_key_bind(stmt, 1, key);
 	if (run(stmt, err) < 0)
 		return -1;
 	return set_labels(conn, key, labels, err);
 }
 
-static int change_label(struct db_conn *conn, const struct key *key, const struct strmap *labels,
-			const char *name, struct err *err)
+static int change_label(struct db_conn *conn, const struct digest_key *key,
+			const struct strmap *labels, const char *name, struct err *err)
 {
 	static const char sql[] = "DELETE FROM labels WHERE digest = ?1 AND name = ?2";
 	const char *value = strmap_get(labels, name);
@@ -481,13 +463,13 @@ static int change_label(struct db_conn *conn, const struct key *key, const struc
 		return set_label(conn, key, name, value, err);
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, key);
+	digest_key_bind(stmt, 1, key);
 	db_bind_text(stmt, 2, name);
 	return run(stmt, err);
 }
 
-static int change_labels(struct db_conn *conn, const struct key *key, const struct blob_update *req,
-			 struct err *err)
+static int change_labels(struct db_conn *conn, const struct digest_key *key,
+			 const struct blob_update *req, struct err *err)
 {
 	/* All values come from the one request: beside "labels" single ones change nothing more. */
 	if (replaces_all(req))
@@ -503,7 +485,7 @@ static int update_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "UPDATE blobs SET updated_ns = ?2 WHERE digest = ?1";
 	struct update *update = arg;
-	const struct key key = key_of(&update->req->digest);
+	const struct digest_key key = digest_key_of(&update->req->digest);
 	int row = find(conn, &update->req->digest, &key, &update->info, err);
 	struct db_stmt *stmt;
 
@@ -514,7 +496,7 @@ static int update_row(struct db_conn *conn, void *arg, struct err *err)
 	if (change_labels(conn, &key, update->req, err) < 0 ||
 	    db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, &key);
+	digest_key_bind(stmt, 1, &key);
 	db_bind_int(stmt, 2, update->now_ns);
 	if (run(stmt, err) < 0 ||
 	    read_labels(conn, update->arena, &key, &update->info.labels, err) < 0)
@@ -540,7 +522,7 @@ int blob_rows_update(struct blob_rows *rows, struct ctx *ctx, const struct blob_
 struct walk {
 	struct ctx *ctx;
 	const struct filters *filters;
-	struct key after; /* of length 0: from the start */
+	struct digest_key after; /* of length 0: from the start */
 	blob_walk_fn fn;
 	void *arg;
 };
@@ -553,11 +535,11 @@ static int walk_row(struct db_conn *conn, struct walk *walk, struct db_stmt *row
 		.created_ns = db_column_int(row, 2),
 		.updated_ns = db_column_int(row, 3),
 	};
-	struct key key;
+	struct digest_key key;
 
-	if (ctx_check(walk->ctx, err) < 0 || read_digest(row, 0, &info.digest, err) < 0)
+	if (ctx_check(walk->ctx, err) < 0 || digest_key_read(row, 0, &info.digest, err) < 0)
 		return -1;
-	key = key_of(&info.digest);
+	key = digest_key_of(&info.digest);
 	/* Under containerd there are none, so that this look-up finds one page in the cache. */
 	if (read_labels(conn, arena, &key, &info.labels, err) < 0)
 		return -1;
@@ -575,7 +557,7 @@ static int walk_rows(struct db_conn *conn, void *arg, struct err *err)
 
 	if (db_prepare(conn, sql, &rows, err) < 0)
 		return -1;
-	bind_key(rows, 1, &walk->after);
+	digest_key_bind(rows, 1, &walk->after);
 	arena_init(&arena, WALK_ARENA_BYTES);
 	while (result == 0 && (row = db_step(rows, err)) != 0) {
 		result = row < 0 ? -1 : walk_row(conn, walk, rows, &arena, err);
@@ -590,14 +572,14 @@ int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx, const struct filters
 	struct walk walk = {.ctx = ctx, .filters = filters, .fn = fn, .arg = arg};
 
 	if (after)
-		walk.after = key_of(after);
+		walk.after = digest_key_of(after);
 	return db_read(rows->db, walk_rows, &walk, err);
 }
 
 /* --- totals -------------------------------------------------------------------------------------- */
 
 struct totals {
-	struct key after;
+	struct digest_key after;
 	uint64_t n, bytes;
 };
 
@@ -610,7 +592,7 @@ static int read_totals(struct db_conn *conn, void *arg, struct err *err)
 
 	if (db_prepare(conn, sql, &stmt, err) < 0)
 		return -1;
-	bind_key(stmt, 1, &totals->after);
+	digest_key_bind(stmt, 1, &totals->after);
 	if (db_step(stmt, err) < 0)
 		return -1;
 	totals->n = (uint64_t)db_column_int(stmt, 0);
@@ -624,10 +606,65 @@ int blob_rows_totals(struct blob_rows *rows, const struct digest *after, uint64_
 	struct totals totals = {0};
 
 	if (after)
-		totals.after = key_of(after);
+		totals.after = digest_key_of(after);
 	if (db_read(rows->db, read_totals, &totals, err) < 0)
 		return -1;
 	*ret_n = totals.n;
 	*ret_bytes = totals.bytes;
 	return 0;
+}
+
+/* --- those that may be documents ------------------------------------------------------------------ */
+
+static int find_json(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] = "SELECT 1 FROM blobs WHERE digest = ?1 AND is_json IS NOT 0";
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	digest_key_bind(stmt, 1, arg);
+	return db_step(stmt, err);
+}
+
+int blob_rows_may_be_json(struct blob_rows *rows, const struct digest *digest, struct err *err)
+{
+	struct digest_key key = digest_key_of(digest);
+
+	return db_read(rows->db, find_json, &key, err);
+}
+
+struct list {
+	struct digest_key after; /* of length 0: from the start */
+	struct digest *digests;
+	int max;
+};
+
+static int list_json(struct db_conn *conn, void *arg, struct err *err)
+{
+	/* Without an index, which every blob would pay for: this reads all rows, a hundred on a page. */
+	static const char sql[] = "SELECT digest FROM blobs WHERE digest > ?1 AND is_json IS NOT 0 "
+				  "ORDER BY digest LIMIT ?2";
+	const struct list *list = arg;
+	struct db_stmt *stmt;
+	int row, n = 0;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	digest_key_bind(stmt, 1, &list->after);
+	db_bind_int(stmt, 2, list->max);
+	while ((row = db_step(stmt, err)) == 1 && n < list->max)
+		if (digest_key_read(stmt, 0, &list->digests[n++], err) < 0)
+			return -1;
+	return row < 0 ? -1 : n;
+}
+
+int blob_rows_list_json(struct blob_rows *rows, const struct digest *after,
+			struct digest *ret_digests, int max, struct err *err)
+{
+	struct list list = {.digests = ret_digests, .max = max};
+
+	if (after)
+		list.after = digest_key_of(after);
+	return db_read(rows->db, list_json, &list, err);
 }

@@ -32,10 +32,11 @@ ERR_CHECKED int blob_rows_size(struct blob_rows *rows, const struct digest *dige
 /**
  * blob_rows_add() - a blob exists; durable when this returns
  * @info: its times are set here
+ * @is_json: it begins as a JSON object does
  * @barrier, @barrier_arg: as for db_write()
  * Return: 0; or -1, with ERR_ALREADY_EXISTS when there is such a row.
  */
-ERR_CHECKED int blob_rows_add(struct blob_rows *rows, const struct blob_info *info,
+ERR_CHECKED int blob_rows_add(struct blob_rows *rows, const struct blob_info *info, bool is_json,
 			      int (*barrier)(void *barrier_arg, struct err *err), void *barrier_arg,
 			      struct err *err);
 
@@ -44,7 +45,8 @@ ERR_CHECKED int blob_rows_add(struct blob_rows *rows, const struct blob_info *in
  * @ret_id: names the bytes
  */
 ERR_CHECKED int blob_rows_add_bytes(struct blob_rows *rows, const struct blob_info *info,
-				    const void *bytes, int64_t *ret_id, struct err *err);
+				    bool is_json, const void *bytes, int64_t *ret_id,
+				    struct err *err);
 
 /** blob_rows_forget_bytes() - drop what @n ids name; ids that name nothing are no error */
 ERR_CHECKED int blob_rows_forget_bytes(struct blob_rows *rows, const int64_t *ids, size_t n,
@@ -67,9 +69,13 @@ ERR_CHECKED int blob_rows_update(struct blob_rows *rows, struct ctx *ctx,
 				 const struct blob_update *req, struct blob_info *ret_info,
 				 struct err *err);
 
-/** blob_rows_remove() - it exists no more. Return: 0; 1 when there was no row; -1. */
+/**
+ * blob_rows_remove() - it exists no more
+ * @ret_may_be_json: NULL, or set unless it is known not to begin as a JSON object does
+ * Return: 0; 1 when there was no row; -1.
+ */
 ERR_CHECKED int blob_rows_remove(struct blob_rows *rows, const struct digest *digest,
-				 struct err *err);
+				 bool *ret_may_be_json, struct err *err);
 
 /** blob_rows_walk() - see struct content_store_ops, walk() */
 ERR_CHECKED int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx,
@@ -79,5 +85,17 @@ ERR_CHECKED int blob_rows_walk(struct blob_rows *rows, struct ctx *ctx,
 /** blob_rows_totals() - how many there are behind @after (NULL: all), and how many bytes they have together */
 ERR_CHECKED int blob_rows_totals(struct blob_rows *rows, const struct digest *after,
 				 uint64_t *ret_n, uint64_t *ret_bytes, struct err *err);
+
+/** blob_rows_may_be_json() - is there such a blob, not known to begin otherwise than a JSON object does? 1, 0; or -1 */
+ERR_CHECKED int blob_rows_may_be_json(struct blob_rows *rows, const struct digest *digest,
+				      struct err *err);
+
+/**
+ * blob_rows_list_json() - digests of the blobs that may be JSON objects, in the order of walk()
+ * @after: the last one that is known already; NULL: from the start
+ * @ret_digests: room for @max. Return: how many there are, less than @max at the end; or -1.
+ */
+ERR_CHECKED int blob_rows_list_json(struct blob_rows *rows, const struct digest *after,
+				    struct digest *ret_digests, int max, struct err *err);
 
 #endif

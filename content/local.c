@@ -15,12 +15,14 @@
 #include "content/adopt.h"
 #include "content/blob_files.h"
 #include "content/blob_rows.h"
+#include "content/cataloger.h"
 #include "content/config.h"
 #include "content/digest_locks.h"
 #include "content/ingests.h"
 #include "content/local_internal.h"
 
-#define DB_NAME "metadata.db"
+#define DB_NAME      "metadata.db"
+#define CATALOG_NAME "catalog.db"
 
 /* --- open, close ---------------------------------------------------------------------------------- */
 
@@ -44,11 +46,13 @@ static int open_parts(struct local *store, const char *root, const struct conten
 		      struct err *err)
 {
 	CLEANUP(free_ptr) char *db_path = NULL;
+	CLEANUP(free_ptr) char *catalog_path = NULL;
 
 	store->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store->root_fd < 0)
 		return err_sys(err, "open '%s'", root);
-	if (asprintf(&db_path, "%s/" DB_NAME, root) < 0)
+	if (asprintf(&db_path, "%s/" DB_NAME, root) < 0 ||
+	    asprintf(&catalog_path, "%s/" CATALOG_NAME, root) < 0)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for a path");
 	if (look_around(store, conf, err) < 0 ||
 	    fs_remove_tree(NULL, store->root_fd, LOCAL_IMPORT_DIR, err) < 0)
@@ -60,7 +64,8 @@ static int open_parts(struct local *store, const char *root, const struct conten
 	    late_sync_restore(store->files, store->rows, err) < 0 ||
 	    blob_files_settle(store->files, err) < 0 ||
 	    late_sync_start(store->files, store->rows, &store->late, err) < 0 ||
-	    ingests_open(store->root_fd, &store->ingests, err) < 0)
+	    ingests_open(store->root_fd, &store->ingests, err) < 0 ||
+	    cataloger_start(store, catalog_path, &store->cataloger, err) < 0)
 		return -1;
 	return adopt_start(store, &store->adopt, err);
 }
@@ -72,6 +77,7 @@ static void local_close(void *self)
 	if (!store)
 		return;
 	adopt_stop(store->adopt);
+	cataloger_stop(store->cataloger);
 	ingests_close(store->ingests);
 	late_sync_stop(store->late);
 	blob_files_close(store->files);
@@ -126,13 +132,16 @@ static int local_walk(void *self, struct ctx *ctx, const struct filters *filters
 static int local_remove(void *self, struct ctx *ctx, const struct digest *digest, struct err *err)
 {
 	struct local *store = self;
+	bool may_be_json = false;
 	struct digest_lock lock;
 	int r;
 
 	(void)ctx;
 	digest_lock(&store->locks, digest, &lock);
-	r = blob_rows_remove(store->rows, digest, err);
+	r = blob_rows_remove(store->rows, digest, &may_be_json, err);
 	CRASH_POINT("remove.row-deleted");
+	if (may_be_json)
+		cataloger_forget(store->cataloger, digest);
 	/* Without a row the file is garbage, which the next start removes if this cannot. */
 	if (r == 0)
 		r = blob_files_remove(store->files, digest, err);
@@ -248,7 +257,7 @@ static int local_ingest_write(void *self, struct ctx *ctx, struct ingest *ingest
 }
 
 /* The row of a file that has its name. Without one, the name goes again. */
-static int add_row(struct local *store, const struct blob_info *info, struct err *err)
+static int add_row(struct local *store, const struct blob_info *info, bool is_json, struct err *err)
 {
 	int (*barrier)(void *arg, struct err *err);
 	struct err ignored;
@@ -256,7 +265,7 @@ static int add_row(struct local *store, const struct blob_info *info, struct err
 	int r;
 
 	barrier = blob_files_barrier(store->files, &info->digest, &arg);
-	r = blob_rows_add(store->rows, info, barrier, arg, err);
+	r = blob_rows_add(store->rows, info, is_json, barrier, arg, err);
 	CRASH_POINT("commit.row-written");
 	/* Left over, it would go at the next start. */
 	if (r < 0 && blob_files_remove(store->files, &info->digest, &ignored) < 0)
@@ -267,6 +276,7 @@ static int add_row(struct local *store, const struct blob_info *info, struct err
 int local_publish(struct local *store, const struct blob_info *info, int dirfd, const char *name,
 		  int fd, bool *ret_broken, struct err *err)
 {
+	bool may_be_json = cataloger_may_be_json(fd);
 	struct digest_lock lock;
 	uint64_t size_bytes;
 	int r;
@@ -276,7 +286,9 @@ int local_publish(struct local *store, const struct blob_info *info, int dirfd, 
 	if (r == 0)
 		r = blob_files_add(store->files, &info->digest, dirfd, name, fd, ret_broken, err);
 	if (r == 0)
-		r = add_row(store, info, err);
+		r = add_row(store, info, may_be_json, err);
+	if (r == 0 && may_be_json)
+		cataloger_learn(store->cataloger, &info->digest, info->size_bytes, fd);
 	digest_unlock(&store->locks, &lock);
 	return r;
 }
@@ -290,6 +302,7 @@ static int publish_small(struct local *store, const struct blob_info *info, cons
 	struct digest_lock lock;
 	uint64_t size_bytes;
 	struct err ignored;
+	bool may_be_json;
 	int64_t id = 0;
 	int r;
 
@@ -299,10 +312,13 @@ static int publish_small(struct local *store, const struct blob_info *info, cons
 		r = blob_files_write(store->files, &info->digest, bytes, size, &fd, err);
 	CRASH_POINT("commit.file-written");
 	if (r == 0) {
-		r = blob_rows_add_bytes(store->rows, info, bytes, &id, err);
+		may_be_json = cataloger_may_be_json(fd);
+		r = blob_rows_add_bytes(store->rows, info, may_be_json, bytes, &id, err);
 		CRASH_POINT("commit.row-written");
 		if (r < 0 && blob_files_remove(store->files, &info->digest, &ignored) < 0)
 			log_event(LOG_WARN, "the file of a failed commit stays", LOG_ERR(&ignored));
+		if (r == 0 && may_be_json)
+			cataloger_learn(store->cataloger, &info->digest, size, fd);
 	}
 	digest_unlock(&store->locks, &lock);
 	if (r == 0)

@@ -22,6 +22,7 @@ struct local {
 	struct late_sync *late;
 	struct ingests *ingests;
 	struct digest_locks locks;
+	struct cataloger *cataloger;
 	struct adopt *adopt;
 };
 

@@ -11,7 +11,7 @@
 	PACKAGES_BUILD=(
 		cmake ninja-build gcc g++ pkg-config libc6-dev
 		libgrpc-dev libprotobuf-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-		libsqlite3-dev libssl-dev libtomlplusplus-dev libre2-dev libcmocka-dev
+		libsqlite3-dev libssl-dev libtomlplusplus-dev libre2-dev libjson-c-dev libcmocka-dev
 	)
 	# the second compiler, the sanitizers, the fuzzers and the formatter
 	PACKAGES_CLANG=(clang clang-format libclang-rt-14-dev llvm)

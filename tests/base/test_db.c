@@ -932,6 +932,31 @@ static void failed_commit_leaves_no_trace(void **state)
 	}
 }
 
+static void commits_of_a_relaxed_database_wait_for_no_disk(void **state)
+{
+	struct fixture *f = *state;
+	struct db_options options = options_for(f->path);
+	int64_t n;
+
+	db_close(f->db);
+	f->db = NULL;
+	options.relaxed = true;
+	assert_ok(db_open(&options, &f->db, &f->err), &f->err);
+	/* The first one begins the log anew, which is synced. */
+	assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+	n = n_rows(f->db);
+	db_fault_from(DB_FAULT_SYNC_EIO, 0);
+	for (int i = 0; i < 100; i++)
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+	assert_int_equal(db_fault_clear(), 0);
+	assert_int_equal(n_rows(f->db), n + 100);
+	assert_int_equal(n_rows_after_a_crash(f), n + 100);
+	/* When they are moved into the database file it is asked, though. */
+	db_fault_from(DB_FAULT_SYNC_EIO, 0);
+	assert_int_equal(db_checkpoint(f->db, &f->err), -1);
+	assert_true(db_fault_clear() > 0);
+}
+
 static void full_log_is_emptied_before_a_commit_fails(void **state)
 {
 	struct fixture *f = *state;
@@ -1288,7 +1313,7 @@ static void *write_and_acknowledge(void *arg)
 			_exit(1);
 }
 
-static void child_main(const char *path, int fd, int round)
+static void child_main(const char *path, bool relaxed, int fd, int round)
 {
 	struct db_options options = options_for(path);
 	struct err err = ERR_INIT;
@@ -1296,6 +1321,7 @@ static void child_main(const char *path, int fd, int round)
 	pthread_t thread;
 	struct db *db;
 
+	options.relaxed = relaxed;
 	if (db_open(&options, &db, &err) < 0)
 		_exit(1);
 	for (size_t i = 0; i < ARRAY_LEN(ackers); i++) {
@@ -1319,9 +1345,8 @@ static int count_number(struct db_conn *conn, void *arg, struct err *err)
 	return db_step(stmt, err);
 }
 
-static void acknowledged_rows_survive_kill_9(void **state)
+static void kill_and_count(struct fixture *f, bool relaxed)
 {
-	struct fixture *f = *state;
 	static int64_t acked[N_KILLS * ACKS_BEFORE_KILL * 100];
 	size_t n = 0;
 
@@ -1338,7 +1363,7 @@ static void acknowledged_rows_survive_kill_9(void **state)
 		pid = fork();
 		assert_true(pid >= 0);
 		if (pid == 0)
-			child_main(f->path, pipe_fds[1], round);
+			child_main(f->path, relaxed, pipe_fds[1], round);
 		close(pipe_fds[1]);
 		while (n < ARRAY_LEN(acked) &&
 		       read(pipe_fds[0], &acked[n], sizeof(acked[n])) == sizeof(acked[n])) {
@@ -1358,6 +1383,16 @@ static void acknowledged_rows_survive_kill_9(void **state)
 		db_close(f->db);
 		f->db = NULL;
 	}
+}
+
+static void acknowledged_rows_survive_kill_9(void **state)
+{
+	kill_and_count(*state, false);
+}
+
+static void those_of_a_relaxed_database_do_too(void **state)
+{
+	kill_and_count(*state, true);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1467,6 +1502,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(acknowledged_rows_survive_kill_9),
+		TEST(those_of_a_relaxed_database_do_too),
 		TEST(write_is_read_by_the_next_read),
 		TEST(values_come_back_as_they_were_bound),
 		TEST(empty_blob_is_not_null),
@@ -1492,6 +1528,7 @@ int main(void)
 		TEST(log_is_written_over_between_reads_too),
 		TEST(many_writers_and_checkpoints_lose_nothing),
 		TEST(failed_commit_leaves_no_trace),
+		TEST(commits_of_a_relaxed_database_wait_for_no_disk),
 		TEST(full_log_is_emptied_before_a_commit_fails),
 		TEST(disk_that_stays_broken_fails_every_write_until_it_is_well),
 		TEST(failed_commit_fails_all_of_its_callers),

@@ -15,6 +15,7 @@
 struct fault_file {
 	sqlite3_file base;
 	sqlite3_file *real;
+	const char *name; /* valid as long as it is open; NULL: a temporary file */
 	int last_errno;
 };
 
@@ -23,6 +24,7 @@ static enum db_fault armed;
 static unsigned int left; /* calls that work before the fault */
 static bool once;
 static unsigned int n_faults;
+static const char *only; /* part of the names of files that fail */
 static sqlite3_vfs *real_vfs;
 
 enum call { CALL_READ, CALL_WRITE, CALL_SYNC };
@@ -40,13 +42,16 @@ static enum call call_of(enum db_fault fault)
 	}
 }
 
-static enum db_fault next_fault(enum call call)
+static enum db_fault next_fault(sqlite3_file *file, enum call call)
 {
+	const char *name = ((struct fault_file *)file)->name;
 	enum db_fault fault;
 
 	LOCK_GUARD(&lock);
 	fault = armed;
 	if (fault == DB_FAULT_NONE || call_of(fault) != call)
+		return DB_FAULT_NONE;
+	if (only && (!name || !strstr(name, only)))
 		return DB_FAULT_NONE;
 	if (left > 0) {
 		left--;
@@ -78,7 +83,7 @@ static int fault_close(sqlite3_file *file)
 static int fault_read(sqlite3_file *file, void *data, int n, sqlite3_int64 at)
 {
 	/* unixRead(): EIO is not IOERR_READ, as one would think. */
-	if (next_fault(CALL_READ) == DB_FAULT_READ_EIO)
+	if (next_fault(file, CALL_READ) == DB_FAULT_READ_EIO)
 		return fail(file, EIO, SQLITE_IOERR_CORRUPTFS);
 	return real_of(file)->pMethods->xRead(real_of(file), data, n, at);
 }
@@ -87,7 +92,7 @@ static int fault_write(sqlite3_file *file, const void *data, int n, sqlite3_int6
 {
 	sqlite3_file *real = real_of(file);
 
-	switch (next_fault(CALL_WRITE)) {
+	switch (next_fault(file, CALL_WRITE)) {
 	case DB_FAULT_WRITE_SHORT:
 		(void)real->pMethods->xWrite(real, data, n / 2, at);
 		return fail(file, ENOSPC, SQLITE_FULL);
@@ -107,7 +112,7 @@ static int fault_truncate(sqlite3_file *file, sqlite3_int64 size)
 
 static int fault_sync(sqlite3_file *file, int flags)
 {
-	switch (next_fault(CALL_SYNC)) {
+	switch (next_fault(file, CALL_SYNC)) {
 	case DB_FAULT_SYNC_EIO:
 		return fail(file, EIO, SQLITE_IOERR_FSYNC);
 	case DB_FAULT_SYNC_EDQUOT:
@@ -218,6 +223,7 @@ static int fault_open(UNUSED sqlite3_vfs *vfs, const char *name, sqlite3_file *f
 
 	fault->real = (sqlite3_file *)(fault + 1);
 	fault->real->pMethods = NULL;
+	fault->name = name;
 	fault->last_errno = 0;
 	status = real_vfs->xOpen(real_vfs, name, fault->real, flags, ret_flags);
 	fault->base.pMethods = fault->real->pMethods ? &fault_methods : NULL;
@@ -256,6 +262,12 @@ void db_fault_once(enum db_fault fault, unsigned int after)
 void db_fault_from(enum db_fault fault, unsigned int after)
 {
 	arm(fault, after, false);
+}
+
+void db_fault_only(const char *part)
+{
+	LOCK_GUARD(&lock);
+	only = part;
 }
 
 unsigned int db_fault_clear(void)

@@ -24,6 +24,9 @@ void db_fault_once(enum db_fault fault, unsigned int after);
 /** db_fault_from() - let @after writes (or syncs, or reads) work, fail all that follow */
 void db_fault_from(enum db_fault fault, unsigned int after);
 
+/** db_fault_only() - from now on, only files whose names contain @part fail; NULL: all. It is borrowed. */
+void db_fault_only(const char *part);
+
 /** db_fault_clear() - work again. Return: how many failed since it was called last. */
 unsigned int db_fault_clear(void);
 

@@ -668,9 +668,9 @@ static void killed_anywhere_it_is_a_blob_or_nothing(void **state)
 		bool is_there;
 		bool leaves_file; /* in import/ */
 	} cases[] = {
-		{"import.taken", false, true},      {"commit.linked", false, true},
-		{"commit.synced", false, true},     {"db.before-commit", false, true},
-		{"commit.row-written", true, true}, {"import.published", true, true},
+		{"import.taken", false, true},    {"commit.linked", false, true},
+		{"commit.synced", false, true},   {"commit.row-written", true, true},
+		{"import.published", true, true},
 	};
 	static const enum take_mode modes[] = {TAKE_AUTO, TAKE_LINK, TAKE_COPY};
 	struct fixture *fx = *state;

@@ -177,6 +177,14 @@ func (c *client) expect(what string, want codes.Code, call func(context.Context)
 	c.w.end(c.id, nil)
 }
 
+// parentWent says whether a call was refused because the client that owns the parent has removed it since: it is
+// not found then, or not committed, as remove() may use the name again at once.
+func (c *client) parentWent(code codes.Code, parent string) bool {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return (code == codes.NotFound || code == codes.InvalidArgument) && c.w.doomed[parent]
+}
+
 // create is Prepare or View, of a fresh key.
 func (c *client) create(view bool) {
 	key := c.newKey()
@@ -220,14 +228,9 @@ func (c *client) createOn(view bool, key, parent string, shared bool, labels map
 	if lost {
 		return
 	}
-	if code == codes.NotFound && shared {
-		c.w.mu.Lock()
-		doomed := c.w.doomed[parent]
-		c.w.mu.Unlock()
-		if doomed {
-			c.w.end(c.id, nil)
-			return
-		}
+	if shared && c.parentWent(code, parent) {
+		c.w.end(c.id, nil)
+		return
 	}
 	if err != nil {
 		c.unexpected(what, err)
@@ -375,14 +378,9 @@ func (c *client) commit() {
 	if lost {
 		return
 	}
-	if shared && code == codes.NotFound {
-		c.w.mu.Lock()
-		doomed := c.w.doomed[parent]
-		c.w.mu.Unlock()
-		if doomed {
-			c.w.end(c.id, nil)
-			return
-		}
+	if shared && c.parentWent(code, parent) {
+		c.w.end(c.id, nil)
+		return
 	}
 	if err != nil {
 		c.unexpected(what, err)

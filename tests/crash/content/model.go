@@ -422,7 +422,7 @@ func (w *world) checkDisk(root string) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "lock", "blobs", "ingests":
+		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-reserve", "lock", "blobs", "ingests":
 		default:
 			return fmt.Errorf("the root holds %q", e.Name())
 		}

@@ -479,6 +479,10 @@ type storeAttack struct {
 
 // contentMain runs all that is for a content store.
 func contentMain() {
+	if *part == "large" {
+		runEach(storeLarge)
+		return
+	}
 	var s *storeTarget
 	var attacks []storeAttack
 	if *part != "races" {

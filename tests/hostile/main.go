@@ -40,7 +40,7 @@ var (
 	seed      = flag.Int64("seed", 1, "seed of all random choices")
 	verbose   = flag.Bool("v", false, "say how long each test takes and how much memory it leaves in use")
 	isContent = flag.Bool("content", false, "it is a content store")
-	part      = flag.String("part", "all", "of the tests of a content store: all; attacks, which clients make; or races")
+	part      = flag.String("part", "all", "of the tests of a content store: all; attacks, which clients make; races; or large")
 	sanitized bool // the executable is built with AddressSanitizer or ThreadSanitizer
 )
 

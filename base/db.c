@@ -77,6 +77,7 @@ struct db {
 	unsigned int n_readers;
 	unsigned int n_draining; /* checkpoints under way: no read transaction is kept */
 
+	int shm_fd;
 	pthread_t checkpointer;
 	bool checkpointer_runs;
 	pthread_t reliefs[N_RELIEFS];
@@ -311,12 +312,17 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 {
 	int64_t version, ignored;
 
+	if (!db->relaxed)
+		db_reserve_take(db->path);
 	if (make_file(db, err) < 0 || open_writer(db, &db->writer, err) < 0 ||
 	    check_identity(db->writer, options, &version, err) < 0 || use_wal(db->writer, err) < 0)
 		return -1;
 	if ((version == 0 || (uint64_t)version < options->n_migrations) &&
 	    migrate(db->writer, options, version, err) < 0)
 		return -1;
+	/* The index first: without it nothing can be read. What can be made anew can do without a full disk, too. */
+	if (!db->relaxed)
+		db->shm_fd = db_shm_hold(db->path);
 	grow_wal(db, db->writer);
 
 	/* The read makes the connection hold the WAL open, which reopen_writer() relies on. */
@@ -376,6 +382,7 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 	db->queue_tail = &db->queue;
 	db->checkpoint_at = CHECKPOINT_FRAMES;
 	atomic_init(&db->keeps_reads, true);
+	db->shm_fd = -1;
 	db->n_readers_max = options->n_readers;
 	db->relaxed = options->relaxed;
 	db->path = strdup(options->path);
@@ -393,11 +400,13 @@ int db_open(const struct db_options *options, struct db **ret_db, struct err *er
 }
 
 static int reopen_writer(struct db *db, struct err *err);
+static int checkpoint_all(struct db *db, int mode, struct err *err);
 
 void db_close(struct db *db)
 {
 	struct err ignored = ERR_INIT;
 	struct db_conn *conn;
+	bool moved;
 
 	if (!db)
 		return;
@@ -420,13 +429,15 @@ void db_close(struct db *db)
 		(void)reopen_writer(db, &ignored);
 	db_conn_close(db->checkpoint_conn);
 	/*
-	 * The last connection moves everything into the database file and empties the WAL, unless the
-	 * file was refused, or the WAL holds what must not be taken for committed.
+	 * Everything is moved into the database file, unless that was refused, or the WAL holds what must not be
+	 * taken for committed.
 	 */
-	if (db->checkpointer_runs && !db->suspect)
-		(void)sqlite3_db_config(db->writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
-					NULL);
+	moved = db->checkpointer_runs && !db->suspect &&
+		checkpoint_all(db, SQLITE_CHECKPOINT_FULL, &ignored) == 0;
 	db_conn_close(db->writer);
+	close_fd(&db->shm_fd);
+	if (moved && !db->relaxed)
+		db_reserve_keep(db->path);
 	pthread_cond_destroy(&db->reader_free);
 	pthread_cond_destroy(&db->checkpoint_wanted);
 	pthread_cond_destroy(&db->relief_wanted);

@@ -71,4 +71,28 @@ ERR_CHECKED int db_conn_query_int(struct db_conn *conn, const char *sql, int64_t
 /** db_conn_reset() - reset the statements that were used since the last time */
 void db_conn_reset(struct db_conn *conn);
 
+/*
+ * Room for the time when the disk is full. A database that cannot write its log cannot delete rows either, and so
+ * nothing would ever make room. While it is open the log has its room already; when it is closed that is kept.
+ */
+
+/**
+ * db_reserve_take() - make the log of what was kept, before @path is opened
+ *
+ * Some of it is let go of, for the log's index.
+ */
+void db_reserve_take(const char *path);
+
+/** db_reserve_keep() - keep the log of @path, which holds nothing that the file does not, and is closed */
+void db_reserve_keep(const char *path);
+
+/**
+ * db_shm_hold() - let all of the log's index have its blocks
+ *
+ * sqlite maps it, and writes only one byte of each page to make it longer: where blocks are smaller than pages, a
+ * full disk would end the process by SIGBUS.
+ * Return: a descriptor, to be closed after all connections (closing it drops their locks, see fcntl(2)); or -1.
+ */
+int db_shm_hold(const char *path);
+
 #endif

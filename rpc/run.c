@@ -184,11 +184,24 @@ static int read_pid(int fd)
 	return pread(fd, text, sizeof(text) - 1, 0) > 0 ? atoi(text) : 0;
 }
 
+/* Over what is there, which takes no room on most disks; and a full one is no reason not to serve. */
+static int write_pid(const struct daemon *d, struct err *err)
+{
+	char text[16];
+	ssize_t len = snprintf(text, sizeof(text), "%d\n", getpid());
+	ssize_t n = pwrite(d->lock_fd, text, (size_t)len, 0);
+
+	if (n < 0 && errno != ENOSPC && errno != EDQUOT)
+		return err_sys(err, "write '%s/lock'", d->options->conf.root);
+	/* Not a number that is cut off, nor one of somebody else. */
+	if (ftruncate(d->lock_fd, n == len ? len : 0) < 0)
+		return err_sys(err, "cut '%s/lock'", d->options->conf.root);
+	return 0;
+}
+
 static int lock_root(struct daemon *d, struct err *err)
 {
 	const char *root = d->options->conf.root;
-	char text[16];
-	int len;
 
 	d->lock_fd = openat(d->root_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (d->lock_fd < 0)
@@ -199,10 +212,7 @@ static int lock_root(struct daemon *d, struct err *err)
 		return err_set(err, ERR_UNAVAILABLE, "another process (pid %d) uses the root '%s'",
 			       read_pid(d->lock_fd), root);
 	}
-	len = snprintf(text, sizeof(text), "%d\n", getpid());
-	if (ftruncate(d->lock_fd, 0) < 0 || pwrite(d->lock_fd, text, (size_t)len, 0) != len)
-		return err_sys(err, "write '%s/lock'", root);
-	return 0;
+	return write_pid(d, err);
 }
 
 static int open_socket(struct daemon *d, struct err *err)

@@ -29,10 +29,16 @@
 
 enum probe_dir { LOWER, UPPER, WORK, MERGED, MAPPED, N_PROBE_DIRS };
 
-/** struct probe - all that the child needs, made before it */
+/**
+ * struct probe - all that the child needs, made before it
+ * @on_tmpfs: the disk is full, so that the child makes the directories for itself, see stand_in()
+ */
 struct probe {
 	int root_fd;
 	int dir_fd;
+	bool on_tmpfs;
+	char root[PATH_MAX];
+	char dir[PATH_MAX];
 	char dirs[N_PROBE_DIRS][PATH_MAX];
 	char plain_options[4 * PATH_MAX];
 	char idmap_options[4 * PATH_MAX];
@@ -133,11 +139,32 @@ static int try_idmap(const struct probe *probe)
 	return 0;
 }
 
+/*
+ * Where there is no room for the directories, they are made on a tmpfs that hides the root from this process
+ * alone; but the lower one is the root itself, so that its file system still shows whether it can be ID-mapped.
+ */
+static int stand_in(const struct probe *probe)
+{
+	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, probe->root,
+				OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	if (tree < 0 || mount("tmpfs", probe->root, "tmpfs", 0, "size=256k") < 0 ||
+	    mkdir(probe->dir, 0700) < 0)
+		return -1;
+	for (size_t i = 0; i < N_PROBE_DIRS; i++)
+		if (mkdir(probe->dirs[i], 0755) < 0)
+			return -1;
+	return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, probe->dirs[LOWER],
+			    MOVE_MOUNT_F_EMPTY_PATH);
+}
+
 static int try_mounts(const void *arg, void *result)
 {
 	const struct probe *probe = arg;
 	struct finding *finding = result;
 
+	if (probe->on_tmpfs && stand_in(probe) < 0)
+		return errno;
 	if (mount("overlay", probe->dirs[MERGED], "overlay", 0, probe->plain_options) < 0) {
 		finding->overlay_errno = errno;
 		return 0;
@@ -185,22 +212,38 @@ static int check_entry_types(const struct probe *probe, struct err *err)
 	return 0;
 }
 
+static bool is_full(int errnum)
+{
+	return errnum == ENOSPC || errnum == EDQUOT;
+}
+
+static int write_paths(struct probe *probe, const char *root, struct err *err)
+{
+	int len = snprintf(probe->root, PATH_MAX, "%s", root);
+
+	for (size_t i = 0; i < N_PROBE_DIRS && len < PATH_MAX; i++)
+		len = snprintf(probe->dirs[i], PATH_MAX, "%s/" PROBE_DIR "/%s", root, dir_names[i]);
+	if (len >= PATH_MAX)
+		return err_set(err, ERR_INVALID_ARGUMENT, "root '%s' is too long", root);
+	/* The shortest of them. */
+	(void)snprintf(probe->dir, PATH_MAX, "%s/" PROBE_DIR, root);
+	return 0;
+}
+
+/* Return: 0; 1 when there is no room; or -1. */
 static int make_probe_dirs(struct probe *probe, const char *root, struct err *err)
 {
-	if (fs_open_dir(AT_FDCWD, root, &probe->root_fd, err) < 0 ||
+	if (write_paths(probe, root, err) < 0 ||
+	    fs_open_dir(AT_FDCWD, root, &probe->root_fd, err) < 0 ||
 	    fs_remove_tree(NULL, probe->root_fd, PROBE_DIR, err) < 0)
 		return -1;
 	if (mkdirat(probe->root_fd, PROBE_DIR, 0700) < 0)
-		return err_sys(err, "make '%s/" PROBE_DIR "'", root);
+		return is_full(errno) ? 1 : err_sys(err, "make '%s'", probe->dir);
 	if (fs_open_dir(probe->root_fd, PROBE_DIR, &probe->dir_fd, err) < 0)
 		return -1;
-	for (size_t i = 0; i < N_PROBE_DIRS; i++) {
+	for (size_t i = 0; i < N_PROBE_DIRS; i++)
 		if (mkdirat(probe->dir_fd, dir_names[i], 0755) < 0)
-			return err_sys(err, "make '%s/" PROBE_DIR "/%s'", root, dir_names[i]);
-		if (snprintf(probe->dirs[i], PATH_MAX, "%s/" PROBE_DIR "/%s", root, dir_names[i]) >=
-		    PATH_MAX)
-			return err_set(err, ERR_INVALID_ARGUMENT, "root '%s' is too long", root);
-	}
+			return is_full(errno) ? 1 : err_sys(err, "make '%s'", probe->dirs[i]);
 	return 0;
 }
 
@@ -214,8 +257,8 @@ static void write_options(struct probe *probe, const char *extra)
 		 probe->dirs[WORK], extra);
 }
 
-static int probe_mounts(struct probe *probe, const char *root, struct kernel_abilities *abilities,
-			struct err *err)
+/* Return: 0; 1 when there is no room; or -1. */
+static int probe_mounts(struct probe *probe, struct kernel_abilities *abilities, struct err *err)
 {
 	struct finding finding = {0};
 	int untried, r;
@@ -229,8 +272,10 @@ static int probe_mounts(struct probe *probe, const char *root, struct kernel_abi
 			  LOG_STR("error", strerror(untried)));
 		return 0;
 	}
+	if (is_full(finding.overlay_errno) && !probe->on_tmpfs)
+		return 1;
 	if (finding.overlay_errno) {
-		err_sysno(err, finding.overlay_errno, "mount an overlay on '%s'", root);
+		err_sysno(err, finding.overlay_errno, "mount an overlay on '%s'", probe->root);
 		/* Whatever errno says of the mount, to the operator this is a place that will not do. */
 		err->code = ERR_FAILED_PRECONDITION;
 		return -1;
@@ -239,24 +284,39 @@ static int probe_mounts(struct probe *probe, const char *root, struct kernel_abi
 	return 0;
 }
 
+/* Return: as probe_mounts(). */
+static int probe_root(struct probe *probe, const char *root, struct kernel_abilities *abilities,
+		      struct err *err)
+{
+	struct statfs fs;
+	int result = make_probe_dirs(probe, root, err);
+
+	if (result < 0)
+		return -1;
+	abilities->user_xattr = in_user_namespace() && fstatfs(probe->root_fd, &fs) == 0 &&
+				(unsigned long)fs.f_type != TMPFS_MAGIC;
+	if (result > 0)
+		return 1;
+	return check_entry_types(probe, err) < 0 ? -1 : probe_mounts(probe, abilities, err);
+}
+
 int kernel_probe(const char *root, struct kernel_abilities *ret_abilities, struct err *err)
 {
 	struct kernel_abilities abilities = {0};
 	CLEANUP(free_ptr) struct probe *probe = calloc(1, sizeof(*probe));
 	struct err cleanup_err = ERR_INIT;
-	struct statfs fs;
 	int result;
 
 	if (!probe)
 		return err_sys(err, "probe overlayfs");
 	probe->root_fd = probe->dir_fd = -1;
-	result = make_probe_dirs(probe, root, err);
-	if (result == 0)
-		result = check_entry_types(probe, err);
-	if (result == 0) {
-		abilities.user_xattr = in_user_namespace() && fstatfs(probe->root_fd, &fs) == 0 &&
-				       (unsigned long)fs.f_type != TMPFS_MAGIC;
-		result = probe_mounts(probe, root, &abilities, err);
+	result = probe_root(probe, root, &abilities, err);
+	/* Who could not start on a full disk could not be asked to remove anything from it. */
+	if (result > 0) {
+		log_event(LOG_WARN, "the disk is full: overlay mounts are tried on a tmpfs",
+			  LOG_STR("root", root));
+		probe->on_tmpfs = true;
+		result = probe_mounts(probe, &abilities, err);
 	}
 	/* After the mount: trying it is what loads the module. */
 	abilities.index_option = access(KERNEL_INDEX_PARAMETER, F_OK) == 0;

@@ -28,7 +28,7 @@ struct kernel_abilities {
 };
 
 /**
- * kernel_probe() - try overlay mounts below @root
+ * kernel_probe() - try overlay mounts below @root, or, where it has no room for that, on a tmpfs over it
  * Return: 0, also when trying is not permitted to us (a warning is logged); -1 with ERR_FAILED_PRECONDITION
  * when overlay mounts cannot work here: no overlayfs in the kernel, a file system that does not tell entry
  * types or cannot carry an upper directory.

@@ -231,6 +231,35 @@ static void removals_are_not_refused_for_what_needs_room(void **state)
 	assert_int_equal(umount2(dir, 0), 0);
 }
 
+/* Closed, it holds no less room than open: what others take meanwhile is not missing for removals. */
+static void rows_can_be_removed_when_the_disk_filled_up_meanwhile(void **state)
+{
+	struct temp_root *root = *state;
+	CLEANUP(free_ptr) char *dir = temp_root_path(root, "disk");
+	CLEANUP(free_ptr) char *path = temp_root_path(root, "disk/test.db");
+	CLEANUP(free_ptr) char *filler = temp_root_path(root, "disk/filler");
+	struct err err = ERR_INIT;
+	struct db *db;
+
+	require_private_mounts();
+	assert_int_equal(mkdirat(root->fd, "disk", 0700), 0);
+	mount_tmpfs(dir, DISK_BYTES);
+	db = open_db(path);
+	for (int i = 0; i < 8; i++)
+		assert_ok(db_write(db, insert, NULL, NULL, NULL, &err), &err);
+	for (int i = 8; i > 0; i--) {
+		db_close(db);
+		fill(filler);
+		db = open_db(path);
+		fill(filler);
+		assert_int_equal(n_rows(db), i);
+		assert_ok(db_write(db, delete_one, NULL, NULL, NULL, &err), &err);
+	}
+	assert_int_equal(n_rows(db), 0);
+	db_close(db);
+	assert_int_equal(umount2(dir, 0), 0);
+}
+
 static void read_only_file_system_is_refused(void **state)
 {
 	struct temp_root *root = *state;
@@ -265,6 +294,9 @@ int main(void)
 						temp_root_teardown),
 		cmocka_unit_test_setup_teardown(removals_are_not_refused_for_what_needs_room,
 						temp_root_setup, temp_root_teardown),
+		cmocka_unit_test_setup_teardown(
+			rows_can_be_removed_when_the_disk_filled_up_meanwhile, temp_root_setup,
+			temp_root_teardown),
 		cmocka_unit_test_setup_teardown(read_only_file_system_is_refused, temp_root_setup,
 						temp_root_teardown),
 	};

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"./kit"
 	api "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/api/types"
 	ptypes "github.com/gogo/protobuf/types"
@@ -23,9 +24,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
-
-// hung is how long a call may take before the test calls it hung.
-const hung = 90 * time.Second
 
 // client sends one call after the other. It alone changes the keys it owns, so the model of them is
 // exact at every moment; it may use committed snapshots of others as parents.
@@ -38,7 +36,7 @@ type client struct {
 }
 
 func (c *client) ctx() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), hung)
+	return context.WithTimeout(context.Background(), kit.Hung)
 }
 
 // code classifies an answer; lost is true if there was none.
@@ -179,6 +177,14 @@ func (c *client) expect(what string, want codes.Code, call func(context.Context)
 	c.w.end(c.id, nil)
 }
 
+// parentWent says whether a call was refused because the client that owns the parent has removed it since: it is
+// not found then, or not committed, as remove() may use the name again at once.
+func (c *client) parentWent(code codes.Code, parent string) bool {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return (code == codes.NotFound || code == codes.InvalidArgument) && c.w.doomed[parent]
+}
+
 // create is Prepare or View, of a fresh key.
 func (c *client) create(view bool) {
 	key := c.newKey()
@@ -191,9 +197,9 @@ func (c *client) createOn(view bool, key, parent string, shared bool, labels map
 	if view {
 		what, kind = "View", api.KindView
 	}
-	what = fmt.Sprintf("%s key=%q parent=%q labels=%s", what, key, parent, showLabels(labels))
-	win := window{lo: time.Now(), hi: time.Now().Add(time.Hour)}
-	s := &state{owner: c.id, kind: kind, parent: parent, labels: noEmpty(labels),
+	what = fmt.Sprintf("%s key=%q parent=%q labels=%s", what, key, parent, kit.ShowLabels(labels))
+	win := kit.FromNow()
+	s := &state{owner: c.id, kind: kind, parent: parent, labels: kit.NoEmpty(labels),
 		created: win, updated: win, files: map[string]string{}}
 	c.w.mu.Lock()
 	if p := c.w.snaps[parent]; p != nil {
@@ -222,22 +228,17 @@ func (c *client) createOn(view bool, key, parent string, shared bool, labels map
 	if lost {
 		return
 	}
-	if code == codes.NotFound && shared {
-		c.w.mu.Lock()
-		doomed := c.w.doomed[parent]
-		c.w.mu.Unlock()
-		if doomed {
-			c.w.end(c.id, nil)
-			return
-		}
+	if shared && c.parentWent(code, parent) {
+		c.w.end(c.id, nil)
+		return
 	}
 	if err != nil {
 		c.unexpected(what, err)
 		return
 	}
 	p, perr := placeOf(mounts)
-	s.created.hi = time.Now()
-	s.updated.hi = s.created.hi
+	s.created.Hi = time.Now()
+	s.updated.Hi = s.created.Hi
 	s.mounts = flatMounts(mounts)
 	s.dir = p.upper
 	c.w.end(c.id, outcome{key: s})
@@ -278,7 +279,7 @@ func (c *client) createOn(view bool, key, parent string, shared bool, labels map
 func (c *client) race() {
 	key := c.newKey()
 	const n = 3
-	win := window{lo: time.Now(), hi: time.Now().Add(time.Hour)}
+	win := kit.FromNow()
 	outs := []outcome{{key: nil}}
 	for i := 0; i < n; i++ {
 		outs = append(outs, outcome{key: &state{owner: c.id, kind: api.KindActive,
@@ -325,8 +326,8 @@ func (c *client) race() {
 	}
 	o := outs[winner+1]
 	s := o[key]
-	s.created.hi = time.Now()
-	s.updated.hi = s.created.hi
+	s.created.Hi = time.Now()
+	s.updated.Hi = s.created.Hi
 	s.mounts = flatMounts(resp[winner].Mounts)
 	if p, err := placeOf(resp[winner].Mounts); err == nil {
 		s.dir = p.upper
@@ -357,17 +358,17 @@ func (c *client) commit() {
 	if withParent && parent == "" && c.rng.Intn(2) == 0 {
 		parent, shared = c.parent()
 	}
-	what := fmt.Sprintf("Commit name=%q key=%q labels=%s", name, key, showLabels(labels))
+	what := fmt.Sprintf("Commit name=%q key=%q labels=%s", name, key, kit.ShowLabels(labels))
 	if withParent {
 		what += fmt.Sprintf(" parent=%q", parent)
 	}
 	s := old.clone()
 	s.kind = api.KindCommitted
-	s.labels = noEmpty(labels)
+	s.labels = kit.NoEmpty(labels)
 	s.parent = parent
 	s.mounts = nil
 	s.usage = nil
-	s.created = window{lo: time.Now(), hi: time.Now().Add(time.Hour)}
+	s.created = kit.FromNow()
 	s.updated = s.created
 	c.w.begin(c.id, what, outcome{key: old, name: nil}, outcome{key: nil, name: s})
 	ctx, cancel := c.ctx()
@@ -377,21 +378,16 @@ func (c *client) commit() {
 	if lost {
 		return
 	}
-	if shared && code == codes.NotFound {
-		c.w.mu.Lock()
-		doomed := c.w.doomed[parent]
-		c.w.mu.Unlock()
-		if doomed {
-			c.w.end(c.id, nil)
-			return
-		}
+	if shared && c.parentWent(code, parent) {
+		c.w.end(c.id, nil)
+		return
 	}
 	if err != nil {
 		c.unexpected(what, err)
 		return
 	}
-	s.created.hi = time.Now()
-	s.updated.hi = s.created.hi
+	s.created.Hi = time.Now()
+	s.updated.Hi = s.created.Hi
 	c.w.end(c.id, outcome{key: nil, name: s})
 }
 
@@ -406,10 +402,10 @@ func (c *client) update() {
 	var mask []string
 	switch c.rng.Intn(4) {
 	case 0:
-		s.labels = noEmpty(labels)
+		s.labels = kit.NoEmpty(labels)
 	case 1:
 		mask = []string{"labels"}
-		s.labels = noEmpty(labels)
+		s.labels = kit.NoEmpty(labels)
 	default:
 		names := []string{"a.b.c", "big", "größe \"x\"", "k1"}
 		for _, n := range names[:1+c.rng.Intn(len(names))] {
@@ -421,8 +417,8 @@ func (c *client) update() {
 			}
 		}
 	}
-	what := fmt.Sprintf("Update key=%q mask=%q labels=%s", key, mask, showLabels(labels))
-	s.updated = window{lo: time.Now(), hi: time.Now().Add(time.Hour)}
+	what := fmt.Sprintf("Update key=%q mask=%q labels=%s", key, mask, kit.ShowLabels(labels))
+	s.updated = kit.FromNow()
 	c.w.begin(c.id, what, outcome{key: old}, outcome{key: s})
 	ctx, cancel := c.ctx()
 	defer cancel()
@@ -436,7 +432,7 @@ func (c *client) update() {
 		c.unexpected(what, err)
 		return
 	}
-	s.updated.hi = time.Now()
+	s.updated.Hi = time.Now()
 	c.w.end(c.id, outcome{key: s})
 	c.look(what, key, &r.Info)
 }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -20,14 +19,11 @@ import (
 	"time"
 
 	"./daemon"
+	"./kit"
 	api "github.com/containerd/containerd/api/services/snapshots/v1"
 )
 
-const (
-	startLimit = 60 * time.Second // generous: a wait that ends for good only when something is wrong
-	stopLimit  = 60 * time.Second
-	maxSpares  = 64
-)
+const maxSpares = 64
 
 var (
 	exe     = flag.String("exe", "", "snapshotter to test")
@@ -36,31 +32,10 @@ var (
 	seed    = flag.Int64("seed", 0, "seed of all random choices; 0: from the clock")
 	tmp     = flag.String("tmp", "", "where to make the temporary directory")
 	keep    = flag.Bool("keep", false, "keep the root of a failed test")
-	only    = flag.String("only", "", "run only tests whose name contains this")
 	verbose = flag.Bool("v", false, "say what happens")
 )
 
-var passed, failed, skipped int
-
-func report(name string, err error) {
-	if err != nil {
-		failed++
-		fmt.Printf("FAIL %s\n", name)
-		for _, l := range strings.Split(err.Error(), "\n") {
-			fmt.Printf("     %s\n", l)
-		}
-		return
-	}
-	passed++
-	fmt.Printf("ok   %s\n", name)
-}
-
-func skip(name, why string) {
-	skipped++
-	fmt.Printf("skip %s (%s)\n", name, why)
-}
-
-func wanted(name string) bool { return strings.Contains(name, *only) }
+var tally kit.Tally
 
 // diskUsage is what Usage of a directory must be: blocks and inodes, each once, the root counted.
 func diskUsage(dir string) (size, inodes int64) {
@@ -87,39 +62,14 @@ type row struct {
 	kind int
 }
 
-// database copies the database and asks sqlite's own command line about the copy, so that looking
-// does not recover or checkpoint what the daemon is to find.
+// database reads the rows of a database that may be in use.
 func database(root string, integrity bool) (map[string]row, error) {
-	dir, err := os.MkdirTemp(*tmp, "db")
+	out, err := kit.Integrity(*tmp, root, "SELECT id, kind, hex(key) FROM snapshots;", integrity)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	for _, f := range []string{"metadata.db", "metadata.db-wal"} {
-		data, err := os.ReadFile(filepath.Join(root, f))
-		if err != nil {
-			if f == "metadata.db" {
-				return nil, err
-			}
-			continue
-		}
-		if err := os.WriteFile(filepath.Join(dir, f), data, 0600); err != nil {
-			return nil, err
-		}
-	}
-	db := filepath.Join(dir, "metadata.db")
-	if integrity {
-		out, err := exec.Command("sqlite3", db, "PRAGMA integrity_check; PRAGMA foreign_key_check;").CombinedOutput()
-		if s := strings.TrimSpace(string(out)); err != nil || s != "ok" {
-			return nil, fmt.Errorf("integrity_check: %v: %s", err, s)
-		}
-	}
-	out, err := exec.Command("sqlite3", "-separator", "|", db, "SELECT id, kind, hex(key) FROM snapshots;").CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("sqlite3: %v: %s", err, out)
-	}
 	rows := map[string]row{}
-	for _, l := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+	for _, l := range strings.Split(strings.TrimSpace(out), "\n") {
 		if l == "" {
 			continue
 		}
@@ -169,7 +119,7 @@ func verify(w *world, d *daemon.Daemon, integrity bool) error {
 	}
 	defer conn.Close()
 	a := api.NewSnapshotsClient(conn)
-	ctx, cancel := context.WithTimeout(context.Background(), hung)
+	ctx, cancel := context.WithTimeout(context.Background(), kit.Hung)
 	defer cancel()
 	seen, err := listAll(ctx, a)
 	if err != nil {
@@ -317,7 +267,7 @@ func verify(w *world, d *daemon.Daemon, integrity bool) error {
 	}
 	for _, f := range e {
 		switch f.Name() {
-		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal", "lock", "snapshots", "work", "empty":
+		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-reserve", "metadata.db-journal", "lock", "snapshots", "work", "empty":
 		default:
 			return fmt.Errorf("the root holds %q after Cleanup", f.Name())
 		}
@@ -371,22 +321,9 @@ func syncRemove(on bool) []string {
 	return []string{fmt.Sprintf("overlay.sync_remove=%v", on)}
 }
 
-// start starts a daemon and waits until it is ready.
-func start(c daemon.Config) (*daemon.Daemon, error) {
-	d, err := daemon.Start(c)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.WaitReady(startLimit); err != nil {
-		d.Kill()
-		return nil, fmt.Errorf("start: %v\n%s", err, d.LogTail(20))
-	}
-	return d, nil
-}
-
 // stopClean stops a daemon by SIGTERM, and checks that it leaves nothing but what its rows name.
 func stopClean(w *world, d *daemon.Daemon) error {
-	if err := d.Stop(stopLimit); err != nil {
+	if err := d.Stop(kit.StopLimit); err != nil {
 		return err
 	}
 	rows, err := database(d.Root, true)
@@ -428,7 +365,7 @@ func randomKills(name, mode string, kills int, rng *rand.Rand) (err error) {
 			fast++
 			n++
 		}
-		d, err := start(c)
+		d, err := kit.Start(c)
 		if err != nil {
 			return fmt.Errorf("kill %d: %v", n, err)
 		}
@@ -454,7 +391,7 @@ func randomKills(name, mode string, kills int, rng *rand.Rand) (err error) {
 		if lives%25 == 24 {
 			// Now and then a clean stop while the clients wait for answers.
 			w.setStopping(true)
-			err = d.Stop(stopLimit)
+			err = d.Stop(kit.StopLimit)
 			clean++
 		} else {
 			d.Kill()
@@ -476,7 +413,7 @@ func randomKills(name, mode string, kills int, rng *rand.Rand) (err error) {
 			return fail(err)
 		}
 	}
-	d, err := start(daemon.Config{Exe: *exe, Dir: dir, Sets: syncRemove(mode == "true")})
+	d, err := kit.Start(daemon.Config{Exe: *exe, Dir: dir, Sets: syncRemove(mode == "true")})
 	if err != nil {
 		return err
 	}
@@ -502,6 +439,7 @@ func randomKills(name, mode string, kills int, rng *rand.Rand) (err error) {
 }
 
 func main() {
+	flag.StringVar(&tally.Only, "only", "", "run only tests whose name contains this")
 	flag.Parse()
 	if *seed == 0 {
 		*seed = time.Now().UnixNano() % 1000000007
@@ -513,13 +451,10 @@ func main() {
 	fmt.Printf("seed %d\n", *seed)
 	for _, mode := range []string{"mixed"} {
 		name := "state_survives_random_kills_sync_remove_" + mode
-		if wanted(name) {
-			report(name, randomKills(name, mode, *kills, rand.New(rand.NewSource(*seed))))
+		if tally.Wanted(name) {
+			tally.Report(name, randomKills(name, mode, *kills, rand.New(rand.NewSource(*seed))))
 		}
 	}
 	points()
-	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
-	if failed > 0 {
-		os.Exit(1)
-	}
+	tally.Exit()
 }

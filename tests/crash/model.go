@@ -4,37 +4,14 @@ package main
 
 import (
 	"fmt"
-	"sort"
 	"strings"
 	"sync"
 	"time"
 
+	"./kit"
 	api "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/api/types"
 )
-
-// slack allows for a clock that ticks more coarsely in the daemon than here.
-const slack = 20 * time.Millisecond
-
-// window is a time that is known only to lie between two others.
-type window struct {
-	lo, hi time.Time
-	at     time.Time // exact, once it has been seen
-}
-
-func (w window) admits(t time.Time) bool {
-	if !w.at.IsZero() {
-		return t.Equal(w.at)
-	}
-	return !t.Before(w.lo.Add(-slack)) && !t.After(w.hi.Add(slack))
-}
-
-func (w window) String() string {
-	if !w.at.IsZero() {
-		return w.at.Format(time.RFC3339Nano)
-	}
-	return w.lo.Format(time.RFC3339Nano) + ".." + w.hi.Format(time.RFC3339Nano)
-}
 
 // state is one snapshot as the calls so far have made it. A nil *state is a key that is not there.
 // States are never changed in place once the world knows them, save for what is learned by looking
@@ -44,7 +21,7 @@ type state struct {
 	kind             api.Kind
 	parent           string
 	labels           map[string]string
-	created, updated window
+	created, updated kit.Window
 	mounts           []string          // nil: not yet seen
 	dir              string            // its own fs directory; "": not yet seen, or a view
 	uid              int               // who owns dir
@@ -66,19 +43,7 @@ func (s *state) String() string {
 		return "absent"
 	}
 	return fmt.Sprintf("{%v parent=%q labels=%s created=%v updated=%v}", s.kind, s.parent,
-		showLabels(s.labels), s.created, s.updated)
-}
-
-func showLabels(l map[string]string) string {
-	var out []string
-	for k, v := range l {
-		if len(v) > 24 {
-			v = fmt.Sprintf("%s…(%d)", v[:24], len(v))
-		}
-		out = append(out, fmt.Sprintf("%q:%q", k, v))
-	}
-	sort.Strings(out)
-	return "{" + strings.Join(out, " ") + "}"
+		kit.ShowLabels(s.labels), s.created, s.updated)
 }
 
 func showInfo(i *api.Info) string {
@@ -86,7 +51,7 @@ func showInfo(i *api.Info) string {
 		return "absent"
 	}
 	return fmt.Sprintf("{%v parent=%q labels=%s created=%v updated=%v}", i.Kind, i.Parent,
-		showLabels(i.Labels), i.CreatedAt.Format(time.RFC3339Nano), i.UpdatedAt.Format(time.RFC3339Nano))
+		kit.ShowLabels(i.Labels), i.CreatedAt.Format(time.RFC3339Nano), i.UpdatedAt.Format(time.RFC3339Nano))
 }
 
 // differs says in what an answer of the daemon is not the state; "" when it is.
@@ -102,11 +67,11 @@ func (s *state) differs(i *api.Info) string {
 		return "kind"
 	case s.parent != i.Parent:
 		return "parent"
-	case !sameLabels(s.labels, i.Labels):
+	case !kit.SameLabels(s.labels, i.Labels):
 		return "labels"
-	case !s.created.admits(i.CreatedAt):
+	case !s.created.Admits(i.CreatedAt):
 		return "created_at"
-	case !s.updated.admits(i.UpdatedAt):
+	case !s.updated.Admits(i.UpdatedAt):
 		return "updated_at"
 	}
 	return ""
@@ -114,30 +79,8 @@ func (s *state) differs(i *api.Info) string {
 
 // learn keeps what can only be known by looking.
 func (s *state) learn(i *api.Info) {
-	s.created.at = i.CreatedAt
-	s.updated.at = i.UpdatedAt
-}
-
-func sameLabels(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || v != w {
-			return false
-		}
-	}
-	return true
-}
-
-func noEmpty(l map[string]string) map[string]string {
-	out := map[string]string{}
-	for k, v := range l {
-		if v != "" {
-			out[k] = v
-		}
-	}
-	return out
+	s.created.At = i.CreatedAt
+	s.updated.At = i.UpdatedAt
 }
 
 // outcome is one way a call may have ended: the state of every key it touches.

@@ -8,16 +8,14 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
 
 	"./daemon"
+	"./kit"
 	api "github.com/containerd/containerd/api/services/snapshots/v1"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -25,42 +23,22 @@ import (
 // passes are the passes of a point at which to die.
 var passes = []int{1, 2, 7}
 
-// listPoints asks the daemon which crash points it has.
-func listPoints() ([]string, error) {
-	cmd := exec.Command(*exe)
-	cmd.Env = append(os.Environ(), "LIGHTER_CRASH_POINT=list")
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("LIGHTER_CRASH_POINT=list: %v", err)
-	}
-	seen := map[string]bool{}
-	var names []string
-	for _, n := range strings.Fields(string(out)) {
-		if !seen[n] {
-			seen[n] = true
-			names = append(names, n)
-		}
-	}
-	sort.Strings(names)
-	return names, nil
-}
-
 // points is the test at every named point. Each is driven twice: from an empty root, and from one on
 // which an earlier kill has left work for the recovery.
 func points() {
-	names, err := listPoints()
+	names, err := kit.CrashPoints(*exe)
 	if err != nil || len(names) == 0 {
-		if wanted("point") {
-			skip("state_survives_a_kill_at_each_named_point", "this build has no crash points")
+		if tally.Wanted("point") {
+			tally.Skip("state_survives_a_kill_at_each_named_point", "this build has no crash points")
 		}
 		return
 	}
 	for _, p := range names {
 		name := "state_survives_a_kill_at_point_" + p
-		if !wanted(name) {
+		if !tally.Wanted(name) {
 			continue
 		}
-		report(name, atPoint(p))
+		tally.Report(name, atPoint(p))
 	}
 }
 
@@ -129,15 +107,15 @@ func dieAt(dir, point string, pass int, sync, used bool) (when string, err error
 		return "", fmt.Errorf("%v\nlog:\n%s", err, d.LogTail(15))
 	}
 	when = "start"
-	err = d.WaitReady(startLimit)
+	err = d.WaitReady(kit.StartLimit)
 	if err != nil && err != daemon.ErrExited {
 		return fail(err)
 	}
 	// The daemon may also die between being ready and the first call.
-	if conn, derr := dialOrDeath(d, err); conn != nil {
+	if conn, derr := kit.DialUnlessDead(d, err); conn != nil {
 		when = "load"
 		// What the kill before left open is settled first, or else two calls of one client would be.
-		ctx, cancel := context.WithTimeout(context.Background(), hung)
+		ctx, cancel := context.WithTimeout(context.Background(), kit.Hung)
 		seen, lerr := listAll(ctx, api.NewSnapshotsClient(conn))
 		cancel()
 		if lerr == nil {
@@ -153,13 +131,13 @@ func dieAt(dir, point string, pass int, sync, used bool) (when string, err error
 		}
 		if d.Alive() && len(w.inflight) > 0 {
 			// The connection broke because the daemon is dying.
-			if err := d.WaitExit(stopLimit); err != nil {
+			if err := d.WaitExit(kit.StopLimit); err != nil {
 				return fail(fmt.Errorf("calls failed with Unavailable: %v", err))
 			}
 		}
 		if d.Alive() {
 			when = "stop"
-			if err := d.Terminate(stopLimit); err != nil {
+			if err := d.Terminate(kit.StopLimit); err != nil {
 				return fail(err)
 			}
 			if !d.Killed() {
@@ -178,7 +156,7 @@ func dieAt(dir, point string, pass int, sync, used bool) (when string, err error
 	if err := d.Sanitizer(); err != nil {
 		return fail(err)
 	}
-	d, err = start(c)
+	d, err = kit.Start(c)
 	if err != nil {
 		return "", err
 	}
@@ -203,7 +181,7 @@ func dieAt(dir, point string, pass int, sync, used bool) (when string, err error
 func makeUsed(w *world, c daemon.Config, seed int64) error {
 	first := c
 	first.Sets = syncRemove(false)
-	d, err := start(first)
+	d, err := kit.Start(first)
 	if err != nil {
 		return err
 	}
@@ -218,7 +196,7 @@ func makeUsed(w *world, c daemon.Config, seed int64) error {
 		load(w, conn, 4, 0, seed, stop)
 		close(over)
 	}()
-	deadline := time.Now().Add(hung)
+	deadline := time.Now().Add(kit.Hung)
 	for {
 		w.mu.Lock()
 		enough := w.calls["Remove"] > 10 && w.calls["Commit"] > 10
@@ -245,26 +223,4 @@ func makeUsed(w *world, c daemon.Config, seed int64) error {
 		}
 	}
 	return nil
-}
-
-// dialOrDeath connects, unless the daemon has died, which is no error here.
-func dialOrDeath(d *daemon.Daemon, ready error) (*grpc.ClientConn, error) {
-	if ready != nil || !d.Alive() {
-		return nil, nil
-	}
-	type result struct {
-		conn *grpc.ClientConn
-		err  error
-	}
-	ch := make(chan result, 1)
-	go func() {
-		c, err := d.Dial()
-		ch <- result{c, err}
-	}()
-	select {
-	case r := <-ch:
-		return r.conn, r.err
-	case <-d.Exited():
-		return nil, nil
-	}
 }

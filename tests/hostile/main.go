@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command hostile sends a snapshotter what no honest client sends, and lets its surroundings fail.
-// After each attack it must answer ordinary calls, know the same snapshots as before, and give back
+// Command hostile sends a snapshotter, or a content store, what no honest client sends, and lets its surroundings fail.
+// After each attack it must answer ordinary calls, know the same as before, and give back
 // descriptors and memory.
 package main
 
@@ -34,12 +34,14 @@ const (
 )
 
 var (
-	exe       = flag.String("exe", "", "snapshotter to test")
+	exe       = flag.String("exe", "", "daemon to test")
 	tmp       = flag.String("tmp", "", "where to make the temporary directory")
 	only      = flag.String("only", "", "run only tests whose name contains this")
 	seed      = flag.Int64("seed", 1, "seed of all random choices")
-	verbose   = flag.Bool("v", false, "say how much memory each test leaves in use")
-	sanitized bool // the executable is built with AddressSanitizer
+	verbose   = flag.Bool("v", false, "say how long each test takes and how much memory it leaves in use")
+	isContent = flag.Bool("content", false, "it is a content store")
+	part      = flag.String("part", "all", "of the tests of a content store: all; attacks, which clients make; races; or large")
+	sanitized bool // the executable is built with AddressSanitizer or ThreadSanitizer
 )
 
 var passed, failed, skipped int
@@ -53,7 +55,11 @@ func run(name string, f func() error) {
 	if !strings.Contains(name, *only) {
 		return
 	}
+	begin := time.Now()
 	err := f()
+	if *verbose {
+		fmt.Printf("     took %.1f s\n", time.Since(begin).Seconds())
+	}
 	var why skipError
 	switch {
 	case err == nil:
@@ -426,7 +432,7 @@ func mustCode(what string, err error, want ...codes.Code) error {
 	return fmt.Errorf("%s: answered %v, expected %v (%v)", what, got, want, err)
 }
 
-// isSanitized looks for AddressSanitizer in the executable.
+// isSanitized looks for a sanitizer in the executable.
 func isSanitized(path string) bool {
 	f, err := elf.Open(path)
 	if err != nil {
@@ -435,13 +441,13 @@ func isSanitized(path string) bool {
 	defer f.Close()
 	libs, _ := f.ImportedLibraries()
 	for _, l := range libs {
-		if strings.HasPrefix(l, "libasan") {
+		if strings.HasPrefix(l, "libasan") || strings.HasPrefix(l, "libtsan") {
 			return true
 		}
 	}
 	syms, _ := f.Symbols()
 	for _, s := range syms {
-		if s.Name == "__asan_init" {
+		if s.Name == "__asan_init" || s.Name == "__tsan_init" {
 			return true
 		}
 	}
@@ -462,6 +468,19 @@ func main() {
 		os.Exit(2)
 	}
 	sanitized = isSanitized(*exe)
+	if *isContent {
+		contentMain()
+	} else {
+		snapshotsMain()
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
+	if failed > 0 {
+		os.Exit(1)
+	}
+}
+
+// snapshotsMain runs all that is for a snapshotter.
+func snapshotsMain() {
 	attacks := append(append(append(append([]attack{}, messageAttacks...), filterAttacks...), streamAttacks...),
 		connectionAttacks...)
 	var t *target
@@ -513,9 +532,5 @@ func main() {
 		})
 		os.RemoveAll(t.dir)
 	}
-	surroundings()
-	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
-	if failed > 0 {
-		os.Exit(1)
-	}
+	runEach(surroundings)
 }

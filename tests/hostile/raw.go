@@ -29,6 +29,7 @@ type result struct {
 	http    string
 	message string
 	data    []byte
+	sink    func([]byte) // gets the data instead
 	reset   *http2.ErrCode
 }
 
@@ -57,7 +58,10 @@ type raw struct {
 	settings bool // the other side's have come, and were acknowledged
 	closed   bool
 	quiet    bool // send nothing of its own accord: no window updates, no acknowledgements
+	grant    int  // send window updates for so many bytes at once
+	taken    int  // bytes for which none was sent yet; the connection has one stream then
 	pongs    int
+	frame    int64            // the most that the other side takes in one frame
 	initial  int64            // the other side's window for a new stream
 	connWin  int64            // what may still be sent on the connection
 	sendWin  map[uint32]int64 // and on each stream, relative to initial
@@ -74,7 +78,7 @@ func dialRaw(addr string, quiet bool, settings ...http2.Setting) (*raw, error) {
 		return nil, err
 	}
 	r := &raw{c: c, fr: http2.NewFramer(c, c), streams: map[uint32]*result{}, next: 1, quiet: quiet,
-		initial: 65535, connWin: 65535, sendWin: map[uint32]int64{}}
+		frame: 16384, initial: 65535, connWin: 65535, sendWin: map[uint32]int64{}}
 	r.cond = sync.NewCond(&r.mu)
 	r.he = hpack.NewEncoder(&r.hb)
 	r.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -128,10 +132,15 @@ func (r *raw) read() {
 			}
 			s.done = s.done || f.StreamEnded()
 		case *http2.DataFrame:
-			s.data = append(s.data, f.Data()...)
+			if s.sink != nil {
+				s.sink(f.Data())
+			} else {
+				s.data = append(s.data, f.Data()...)
+			}
 			s.done = s.done || f.StreamEnded()
-			if n := len(f.Data()); n > 0 && !r.quiet {
-				id := f.StreamID
+			if r.taken += len(f.Data()); r.taken > r.grant && !r.quiet {
+				id, n := f.StreamID, r.taken
+				r.taken = 0
 				reply = func() {
 					r.fr.WriteWindowUpdate(0, uint32(n))
 					r.fr.WriteWindowUpdate(id, uint32(n))
@@ -146,6 +155,9 @@ func (r *raw) read() {
 		case *http2.SettingsFrame:
 			if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
 				r.initial = int64(v)
+			}
+			if v, ok := f.Value(http2.SettingMaxFrameSize); ok {
+				r.frame = int64(v)
 			}
 			if !f.IsAck() && !r.quiet {
 				reply = func() {
@@ -254,9 +266,11 @@ func (r *raw) data(id uint32, end bool, b []byte) error {
 func (r *raw) send(id uint32, end bool, b []byte) error {
 	for {
 		n := int64(len(b))
-		if n > 16384 {
-			n = 16384
+		r.mu.Lock()
+		if n > r.frame {
+			n = r.frame
 		}
+		r.mu.Unlock()
 		done := false
 		err := r.wait(func() bool {
 			done = r.streams[id].done

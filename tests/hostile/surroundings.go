@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,29 +26,33 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// surroundings are the tests in which not the client but the machine misbehaves; each has its own daemon.
-func surroundings() {
-	for _, c := range []struct {
-		name string
-		f    func(dir string) error
-	}{
-		{"a_full_tmpfs_gives_resource_exhausted_and_loses_nothing", fullTmpfs},
-		{"a_full_ext4_gives_resource_exhausted_and_loses_nothing", fullExt4},
-		{"a_root_that_turns_read_only_still_answers_reads", turnsReadOnly},
-		{"a_read_only_root_is_refused_at_start", startsReadOnly},
-		{"out_of_descriptors_it_recovers", outOfDescriptors},
-		{"a_second_daemon_on_the_same_root_is_refused", secondOnRoot},
-		{"a_second_daemon_on_a_live_socket_is_refused", secondOnSocket},
-		{"a_stale_socket_is_replaced", staleSocket},
-		{"a_socket_path_that_is_something_else_is_refused_and_kept", occupiedSocket},
-		{"a_socket_path_that_is_too_long_is_refused", longSocket},
-		{"a_root_that_cannot_be_made_is_refused", impossibleRoot},
-		{"a_corrupt_database_is_refused_and_nothing_deleted", corruptDatabase},
-		{"a_database_of_a_newer_schema_is_refused_and_kept", newerSchema},
-		{"a_root_that_was_moved_works_at_its_new_place", movedRoot},
-		{"cleanup_never_follows_links_or_mounts_out_of_the_root", hostileTree},
-		{"it_stops_cleanly_under_clients_that_never_end", stopUnderSiege},
-	} {
+// surrounding is a test in which not the client but the machine misbehaves; each has its own daemon.
+type surrounding struct {
+	name string
+	f    func(dir string) error
+}
+
+var surroundings = []surrounding{
+	{"a_full_tmpfs_gives_resource_exhausted_and_loses_nothing", fullTmpfs},
+	{"a_full_ext4_gives_resource_exhausted_and_loses_nothing", fullExt4},
+	{"a_root_that_turns_read_only_still_answers_reads", turnsReadOnly},
+	{"a_read_only_root_is_refused_at_start", startsReadOnly},
+	{"out_of_descriptors_it_recovers", outOfDescriptors},
+	{"a_second_daemon_on_the_same_root_is_refused", secondOnRoot},
+	{"a_second_daemon_on_a_live_socket_is_refused", secondOnSocket},
+	{"a_stale_socket_is_replaced", staleSocket},
+	{"a_socket_path_that_is_something_else_is_refused_and_kept", occupiedSocket},
+	{"a_socket_path_that_is_too_long_is_refused", longSocket},
+	{"a_root_that_cannot_be_made_is_refused", impossibleRoot},
+	{"a_corrupt_database_is_refused_and_nothing_deleted", corruptDatabase},
+	{"a_database_of_a_newer_schema_is_refused_and_kept", newerSchema},
+	{"a_root_that_was_moved_works_at_its_new_place", movedRoot},
+	{"cleanup_never_follows_links_or_mounts_out_of_the_root", hostileTree},
+	{"it_stops_cleanly_under_clients_that_never_end", stopUnderSiege},
+}
+
+func runEach(tests []surrounding) {
+	for _, c := range tests {
 		c := c
 		run(c.name, func() error {
 			dir, err := os.MkdirTemp(*tmp, "e")
@@ -156,24 +161,31 @@ func fullExt4(dir string) error {
 	return full(dir, mnt)
 }
 
-// fillUp writes a file until no byte more fits.
+// fillUp writes a file until no byte more fits. What a sync has put on disk may have taken less room than was
+// set aside for it.
 func fillUp(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	for _, n := range []int{1 << 20, 4096, 1} {
-		b := bytes.Repeat([]byte("x"), n)
-		for err == nil {
-			if _, err = f.Write(b); err == nil {
-				err = f.Sync()
+	for wrote := true; wrote; {
+		wrote = false
+		for _, n := range []int{1 << 20, 64 << 10, 4096, 512, 1} {
+			b := bytes.Repeat([]byte("x"), n)
+			for err == nil {
+				if _, err = f.Write(b); err == nil {
+					wrote = true
+				}
 			}
+			if !errors.Is(err, syscall.ENOSPC) {
+				return err
+			}
+			err = nil
 		}
-		if pe, ok := err.(*os.PathError); !ok || pe.Err != syscall.ENOSPC {
+		if err := f.Sync(); err != nil && !errors.Is(err, syscall.ENOSPC) {
 			return err
 		}
-		err = nil
 	}
 	return nil
 }
@@ -300,43 +312,35 @@ func full(dir, mnt string) error {
 			break
 		}
 	}
-	// Killed while full, it either starts again or says why not.
+	// Killed while full, it starts again, or nobody could ask it to remove anything; also where what the lock says
+	// of its holder has to be written anew.
 	conn.Close()
 	d.Kill()
+	if err := os.Truncate(filepath.Join(c.Root, "lock"), 0); err != nil {
+		return err
+	}
 	if err := fillUp(ballast); err != nil {
 		return err
 	}
-	d, err = daemon.Start(c)
-	if err != nil {
+	if d, err = start(c); err != nil {
+		return fmt.Errorf("start on a full disk: %v", err)
+	}
+	if conn, err = d.Dial(); err != nil {
 		return err
 	}
-	switch err := d.WaitReady(startLimit); err {
-	case nil:
-		if conn, err = d.Dial(); err != nil {
-			return err
-		}
-		a = api.NewSnapshotsClient(conn)
-		if err := agree("started while full"); err != nil {
-			return err
-		}
-	case daemon.ErrExited:
-		if d.ExitCode() <= 0 {
-			return fmt.Errorf("start on a full disk: exit code %d\n%s", d.ExitCode(), d.LogTail(10))
-		}
-	default:
+	a = api.NewSnapshotsClient(conn)
+	if err := agree("started while full"); err != nil {
 		return err
+	}
+	for k := range there {
+		if _, err := a.Remove(ctx, &api.RemoveSnapshotRequest{Key: k}); err != nil {
+			return fmt.Errorf("Remove on a full disk, after a start: %v", err)
+		}
+		delete(there, k)
+		break
 	}
 	if err := os.Remove(ballast); err != nil {
 		return err
-	}
-	if !d.Alive() {
-		if d, err = start(c); err != nil {
-			return err
-		}
-		if conn, err = d.Dial(); err != nil {
-			return err
-		}
-		a = api.NewSnapshotsClient(conn)
 	}
 	if err := agree("with room again"); err != nil {
 		return err
@@ -695,7 +699,7 @@ func fingerprint(dir string) (string, error) {
 			return err
 		}
 		switch fi.Name() {
-		case "lock", "metadata.db-shm", "metadata.db-wal":
+		case "lock", "metadata.db-shm", "metadata.db-wal", "metadata.db-reserve":
 			return nil
 		}
 		fmt.Fprintf(h, "%q %v\n", p, fi.Mode())

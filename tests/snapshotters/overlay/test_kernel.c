@@ -161,6 +161,34 @@ static void options_that_exclude_index_off_are_refused_with_it_alone(void **stat
 	assert_ok(kernel_try_options(&list, false, &err), &err);
 }
 
+static void on_a_full_disk_mounts_are_tried_all_the_same(void **state)
+{
+	struct temp_root *root = *state;
+	struct kernel_abilities with_room = {0}, abilities = {0};
+	char *full = temp_root_path(root, "full");
+	unsigned int n_mounts;
+	struct err err = ERR_INIT;
+
+	require_private_mounts();
+	assert_int_equal(mkdirat(root->fd, "full", 0700), 0);
+	/* From no room for any directory to room for all but the one that the mount makes. */
+	for (int n_inodes = 7; n_inodes >= 1; n_inodes--) {
+		char options[64];
+
+		snprintf(options, sizeof(options), "nr_inodes=%d", n_inodes);
+		assert_int_equal(mount("none", full, "tmpfs", 0, "nr_inodes=100"), 0);
+		assert_ok(kernel_probe(full, &with_room, &err), &err);
+		assert_int_equal(mount(NULL, full, NULL, MS_REMOUNT, options), 0);
+		n_mounts = count_lines("/proc/self/mountinfo");
+		assert_ok(kernel_probe(full, &abilities, &err), &err);
+		assert_int_equal(abilities.idmap, with_room.idmap);
+		assert_int_equal(abilities.index_option, with_room.index_option);
+		assert_int_equal(count_lines("/proc/self/mountinfo"), n_mounts);
+		assert_int_equal(umount(full), 0);
+	}
+	free(full);
+}
+
 #define KERNEL_TEST(test) cmocka_unit_test_setup_teardown(test, temp_root_setup, temp_root_teardown)
 
 int main(void)
@@ -173,6 +201,7 @@ int main(void)
 		cmocka_unit_test(options_that_a_mount_would_fail_with_are_refused),
 		cmocka_unit_test(options_longer_than_the_kernel_takes_are_refused),
 		cmocka_unit_test(options_that_exclude_index_off_are_refused_with_it_alone),
+		KERNEL_TEST(on_a_full_disk_mounts_are_tried_all_the_same),
 	};
 
 	return cmocka_run_group_tests(tests, private_mounts_setup, NULL);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -852,6 +853,355 @@ static void many_writers_and_checkpoints_lose_nothing(void **state)
 	assert_int_equal(n_rows(f->db), MANY_COMMITS / N_CALLERS * N_CALLERS);
 }
 
+/* ---- writes that nobody waits for ---- */
+
+/**
+ * struct order - one such write; a name for its row
+ * @n_runs, @n_done: of its function, of its end
+ * @next: submitted by this one's barrier or end; @next_leads: what that answered
+ * @again: how often it is to submit itself once more; @leader: whom it then asks to lead
+ */
+struct order {
+	struct db_job job; /* first: a struct db_job * of ours is a struct order * */
+	struct fixture *f;
+	struct err err;
+	char name[32];
+	unsigned int n_runs;
+	atomic_uint n_done;
+	struct order *next;
+	atomic_bool next_leads;
+	unsigned int again;
+	struct leader *leader;
+};
+
+static int order_insert(struct db_conn *conn, void *arg, struct err *err)
+{
+	struct order *order = arg;
+
+	order->n_runs++;
+	return insert(conn, order->name, err);
+}
+
+static int order_insert_and_fail(struct db_conn *conn, void *arg, struct err *err)
+{
+	if (order_insert(conn, arg, err) < 0)
+		return -1;
+	return err_set(err, ERR_NOT_FOUND, "on purpose");
+}
+
+static int order_insert_and_refuse(struct db_conn *conn, void *arg, struct err *err)
+{
+	return order_insert(conn, arg, err) < 0 ? -1 : 3;
+}
+
+static int order_fail(UNUSED struct db_conn *conn, void *arg, struct err *err)
+{
+	((struct order *)arg)->n_runs++;
+	return err_set(err, ERR_NOT_FOUND, "on purpose");
+}
+
+static void order_done(struct db_job *job)
+{
+	atomic_fetch_add(&((struct order *)job)->n_done, 1);
+}
+
+static void order_init(struct order *order, struct fixture *f, const char *name)
+{
+	*order = (struct order){.f = f};
+	order->job = (struct db_job){.fn = order_insert,
+				     .arg = order,
+				     .done = order_done,
+				     .err = &order->err};
+	snprintf(order->name, sizeof(order->name), "%s", name);
+}
+
+static void orders_init(struct order *orders, size_t n, struct fixture *f)
+{
+	for (size_t i = 0; i < n; i++) {
+		order_init(&orders[i], f, "");
+		snprintf(orders[i].name, sizeof(orders[i].name), "order %zu", i);
+	}
+}
+
+static bool order_is_done(void *arg)
+{
+	return atomic_load(&((struct order *)arg)->n_done) > 0;
+}
+
+static void one_lead_ends_all_that_was_submitted(void **state)
+{
+	struct fixture *f = *state;
+	struct order orders[N_CALLERS], later;
+	struct crowd crowd = {.f = f};
+
+	orders_init(orders, N_CALLERS, f);
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		orders[i].job.barrier = good_barrier;
+		orders[i].job.barrier_arg = &crowd;
+		assert_int_equal(db_submit(f->db, &orders[i].job), i == 0);
+	}
+	for (size_t i = 0; i < N_CALLERS; i++)
+		assert_int_equal(orders[i].n_runs + orders[i].n_done, 0);
+	assert_int_equal(n_rows(f->db), 0);
+
+	db_lead(f->db);
+	assert_int_equal(crowd.n_barriers, 1);
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		assert_ok(orders[i].job.result, &orders[i].err);
+		assert_int_equal(orders[i].n_runs, 1);
+		assert_int_equal(orders[i].n_done, 1);
+	}
+	assert_int_equal(n_rows(f->db), N_CALLERS);
+
+	/* Nobody leads any more. */
+	order_init(&later, f, "later");
+	assert_true(db_submit(f->db, &later.job));
+	db_lead(f->db);
+	assert_ok(later.job.result, &later.err);
+	assert_ok(write_name(f, "last"), &f->err);
+	assert_int_equal(n_rows(f->db), N_CALLERS + 2);
+}
+
+static void failures_of_some_spare_the_others_they_were_submitted_with(void **state)
+{
+	struct fixture *f = *state;
+	struct order orders[N_CALLERS];
+	struct crowd crowd = {.f = f};
+
+	orders_init(orders, N_CALLERS, f);
+	orders[0].job.fn = order_insert_and_fail;
+	orders[2].job.fn = order_fail;
+	orders[3].job.fn = order_insert_and_refuse;
+	orders[5].job.barrier = bad_barrier;
+	orders[6].job.barrier = good_barrier;
+	orders[6].job.barrier_arg = &crowd;
+	for (size_t i = 0; i < N_CALLERS; i++)
+		assert_int_equal(db_submit(f->db, &orders[i].job), i == 0);
+	db_lead(f->db);
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		assert_int_equal(orders[i].n_done, 1);
+		if (i == 0 || i == 2)
+			assert_fails(orders[i].job.result, &orders[i].err, ERR_NOT_FOUND);
+		else if (i == 3)
+			assert_int_equal(orders[i].job.result, 3);
+		else if (i == 5)
+			assert_fails(orders[i].job.result, &orders[i].err, ERR_DATA_LOSS);
+		else
+			assert_ok(orders[i].job.result, &orders[i].err);
+	}
+	assert_int_equal(crowd.n_barriers, 1);
+	assert_int_equal(n_rows(f->db), N_CALLERS - 4);
+	reopen_db(f);
+	assert_int_equal(n_rows(f->db), N_CALLERS - 4);
+}
+
+/* The changes of those before it and after it stay, though the transaction has to be made once more. */
+static void a_change_that_is_undone_takes_no_other_with_it(void **state)
+{
+	struct fixture *f = *state;
+	struct order orders[3];
+
+	orders_init(orders, ARRAY_LEN(orders), f);
+	orders[1].job.fn = order_insert_and_fail;
+	for (size_t i = 0; i < ARRAY_LEN(orders); i++)
+		assert_int_equal(db_submit(f->db, &orders[i].job), i == 0);
+	db_lead(f->db);
+	assert_ok(orders[0].job.result, &orders[0].err);
+	assert_fails(orders[1].job.result, &orders[1].err, ERR_NOT_FOUND);
+	assert_ok(orders[2].job.result, &orders[2].err);
+	/* By their names, of which each may be there once. */
+	assert_ok(write_name(f, orders[1].name), &f->err);
+	assert_fails(write_name(f, orders[0].name), &f->err, ERR_ABORTED);
+	assert_fails(write_name(f, orders[2].name), &f->err, ERR_ABORTED);
+	assert_int_equal(n_rows(f->db), 3);
+}
+
+/* A group in which all are refused commits nothing, and no barrier is needed. */
+static void group_of_refusals_needs_no_barrier(void **state)
+{
+	struct fixture *f = *state;
+	struct order orders[2];
+	struct crowd crowd = {.f = f};
+
+	orders_init(orders, ARRAY_LEN(orders), f);
+	for (size_t i = 0; i < ARRAY_LEN(orders); i++) {
+		orders[i].job.fn = i ? order_insert_and_fail : order_fail;
+		orders[i].job.barrier = good_barrier;
+		orders[i].job.barrier_arg = &crowd;
+		assert_int_equal(db_submit(f->db, &orders[i].job), i == 0);
+	}
+	db_lead(f->db);
+	for (size_t i = 0; i < ARRAY_LEN(orders); i++)
+		assert_fails(orders[i].job.result, &orders[i].err, ERR_NOT_FOUND);
+	assert_int_equal(crowd.n_barriers, 0);
+	assert_int_equal(n_rows(f->db), 0);
+}
+
+static int submit_next_in_barrier(void *arg, UNUSED struct err *err)
+{
+	struct order *order = arg;
+
+	order->next_leads = db_submit(order->f->db, &order->next->job);
+	return 0;
+}
+
+static void what_is_submitted_while_others_are_committed_ends_by_itself(void **state)
+{
+	struct fixture *f = *state;
+	struct order orders[N_CALLERS];
+
+	orders_init(orders, N_CALLERS, f);
+	for (size_t i = 0; i + 1 < N_CALLERS; i++) {
+		orders[i].next = &orders[i + 1];
+		orders[i].job.barrier = submit_next_in_barrier;
+		orders[i].job.barrier_arg = &orders[i];
+	}
+	assert_true(db_submit(f->db, &orders[0].job));
+	db_lead(f->db);
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		wait_until(order_is_done, &orders[i], "the end of what a barrier has submitted");
+		assert_ok(orders[i].job.result, &orders[i].err);
+		assert_int_equal(orders[i].n_done, 1);
+		assert_false(orders[i].next_leads);
+	}
+	assert_int_equal(n_rows(f->db), N_CALLERS);
+}
+
+static void submit_next_at_the_end(struct db_job *job)
+{
+	struct order *order = (struct order *)job;
+
+	order->next_leads = db_submit(order->f->db, &order->next->job);
+	order_done(job);
+}
+
+/* Its barrier submits @next, so that there is somebody to lead when it is told, and its end @next's @next. */
+static void what_is_submitted_at_the_end_of_another_ends_too(void **state)
+{
+	struct fixture *f = *state;
+	struct order orders[3];
+
+	for (int round = 0; round < 100; round++) {
+		for (size_t i = 0; i < ARRAY_LEN(orders); i++) {
+			order_init(&orders[i], f, "");
+			snprintf(orders[i].name, sizeof(orders[i].name), "%d/%zu", round, i);
+		}
+		orders[0].next = &orders[1];
+		orders[0].job.barrier = submit_next_in_barrier;
+		orders[0].job.barrier_arg = &orders[0];
+		orders[1].next = &orders[2];
+		orders[1].job.done = submit_next_at_the_end;
+		assert_true(db_submit(f->db, &orders[0].job));
+		db_lead(f->db);
+		assert_false(orders[0].next_leads);
+		wait_until(order_is_done, &orders[1], "what the barrier has submitted");
+		/* Whoever was told to must lead; who was not, need not. */
+		if (orders[1].next_leads)
+			db_lead(f->db);
+		wait_until(order_is_done, &orders[2], "what the end has submitted");
+		for (size_t i = 0; i < ARRAY_LEN(orders); i++)
+			assert_ok(orders[i].job.result, &orders[i].err);
+	}
+	assert_int_equal(n_rows(f->db), 100 * ARRAY_LEN(orders));
+}
+
+#define N_AGAIN 200
+
+/** struct leader - a thread that leads when somebody was told that it is needed */
+struct leader {
+	struct fixture *f;
+	pthread_t thread;
+	sem_t wanted;
+	atomic_bool ended;
+};
+
+static void *lead_when_wanted(void *arg)
+{
+	struct leader *leader = arg;
+
+	for (;;) {
+		while (sem_wait(&leader->wanted) < 0 && errno == EINTR) {
+		}
+		if (atomic_load(&leader->ended))
+			return NULL;
+		db_lead(leader->f->db);
+	}
+}
+
+static void submit_for(struct leader *leader, struct order *order)
+{
+	if (db_submit(leader->f->db, &order->job))
+		sem_post(&leader->wanted);
+}
+
+static void submit_again_at_the_end(struct db_job *job)
+{
+	struct order *order = (struct order *)job;
+
+	if (order->again-- == 0) {
+		order_done(job);
+		return;
+	}
+	snprintf(order->name, sizeof(order->name), "%p %u", (void *)order, order->again);
+	submit_for(order->leader, order);
+}
+
+static void every_one_of_many_ends_once_whoever_leads(void **state)
+{
+	struct fixture *f = *state;
+	struct leader leader = {.f = f};
+	struct order orders[N_CALLERS];
+	pthread_t waiters[2];
+
+	sem_init(&leader.wanted, 0, 0);
+	assert_int_equal(pthread_create(&leader.thread, NULL, lead_when_wanted, &leader), 0);
+	orders_init(orders, N_CALLERS, f);
+	/* Among those who wait, and lead when it falls to them. */
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++)
+		assert_int_equal(pthread_create(&waiters[i], NULL, write_many, f), 0);
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		orders[i].job.done = submit_again_at_the_end;
+		orders[i].leader = &leader;
+		orders[i].again = N_AGAIN;
+		submit_for(&leader, &orders[i]);
+	}
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		wait_until(order_is_done, &orders[i], "the last of many submissions");
+		assert_ok(orders[i].job.result, &orders[i].err);
+		assert_int_equal(orders[i].n_done, 1);
+		assert_int_equal(orders[i].n_runs, N_AGAIN + 1);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++)
+		pthread_join(waiters[i], NULL);
+	atomic_store(&leader.ended, true);
+	sem_post(&leader.wanted);
+	pthread_join(leader.thread, NULL);
+	sem_destroy(&leader.wanted);
+	assert_int_equal(n_rows(f->db), N_CALLERS * (N_AGAIN + 1) +
+						ARRAY_LEN(waiters) * (MANY_COMMITS / N_CALLERS));
+}
+
+static void failed_commit_fails_all_that_were_submitted(void **state)
+{
+	struct fixture *f = *state;
+	struct order orders[N_CALLERS];
+
+	orders_init(orders, N_CALLERS, f);
+	orders[3].job.fn = order_fail;
+	for (size_t i = 0; i < N_CALLERS; i++)
+		assert_int_equal(db_submit(f->db, &orders[i].job), i == 0);
+	db_fault_from(DB_FAULT_SYNC_EIO, 0);
+	db_lead(f->db);
+	assert_true(db_fault_clear() > 0);
+	for (size_t i = 0; i < N_CALLERS; i++) {
+		assert_int_equal(orders[i].n_done, 1);
+		assert_fails(orders[i].job.result, &orders[i].err, ERR_INTERNAL);
+	}
+	assert_int_equal(n_rows(f->db), 0);
+	assert_ok(write_name(f, "a"), &f->err);
+	assert_int_equal(n_rows(f->db), 1);
+}
+
 /* ---- a disk that fails ---- */
 
 /* Rows that a start would find if the process were killed now. */
@@ -1548,6 +1898,14 @@ int main(void)
 		TEST(log_that_is_kept_says_nothing),
 		TEST(log_is_written_over_between_reads_too),
 		TEST(many_writers_and_checkpoints_lose_nothing),
+		TEST(one_lead_ends_all_that_was_submitted),
+		TEST(failures_of_some_spare_the_others_they_were_submitted_with),
+		TEST(a_change_that_is_undone_takes_no_other_with_it),
+		TEST(group_of_refusals_needs_no_barrier),
+		TEST(what_is_submitted_while_others_are_committed_ends_by_itself),
+		TEST(what_is_submitted_at_the_end_of_another_ends_too),
+		TEST(every_one_of_many_ends_once_whoever_leads),
+		TEST(failed_commit_fails_all_that_were_submitted),
 		TEST(failed_commit_leaves_no_trace),
 		TEST(commits_of_a_relaxed_database_wait_for_no_disk),
 		TEST(full_log_is_emptied_before_a_commit_fails),

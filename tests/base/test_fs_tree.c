@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fs_remove_tree() and fs_disk_usage(). */
+/* fs_remove_tree(), fs_disk_usage() and fs_disk_usage_of_few(). */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -579,6 +579,90 @@ static void usage_does_not_enter_mounts(void **state)
 	free(over);
 }
 
+/* ---- usage of few ---- */
+
+static void assert_same_usage(const struct fs_usage *a, const struct fs_usage *b)
+{
+	assert_int_equal(a->inodes, b->inodes);
+	assert_int_equal(a->size_bytes, b->size_bytes);
+}
+
+/* With 5 entries, in whatever shape. */
+static void assert_counts_five_at_most(int dirfd, const char *name)
+{
+	struct err err = ERR_INIT;
+	struct fs_usage whole, few, untouched = {77, 78};
+	unsigned int n = n_descriptors();
+
+	assert_ok(fs_disk_usage(NULL, dirfd, name, &whole, &err), &err);
+	for (size_t max = 0; max < 5; max++) {
+		few = untouched;
+		assert_int_equal(fs_disk_usage_of_few(dirfd, name, max, &few, &err), 1);
+		assert_same_usage(&few, &untouched);
+	}
+	for (size_t max = 5; max < 8; max++) {
+		few = untouched;
+		assert_int_equal(fs_disk_usage_of_few(dirfd, name, max, &few, &err), 0);
+		assert_same_usage(&few, &whole);
+	}
+	assert_int_equal(n_descriptors(), n);
+}
+
+static void usage_of_few_gives_up_above_its_limit(void **state)
+{
+	struct temp_root *root = *state;
+	struct err err = ERR_INIT;
+	struct fs_usage whole, few;
+
+	assert_int_equal(mkdirat(root->fd, "empty", 0700), 0);
+	assert_ok(fs_disk_usage(NULL, root->fd, "empty", &whole, &err), &err);
+	assert_int_equal(fs_disk_usage_of_few(root->fd, "empty", 0, &few, &err), 0);
+	assert_same_usage(&few, &whole);
+
+	assert_int_equal(mkdirat(root->fd, "flat", 0700), 0);
+	for (int i = 0; i < 5; i++) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "flat/%d", i);
+		make_file(root->fd, name, 10000);
+	}
+	assert_counts_five_at_most(root->fd, "flat");
+}
+
+static void usage_of_few_counts_entries_of_every_kind_and_level(void **state)
+{
+	struct temp_root *root = *state;
+
+	assert_int_equal(mkdirat(root->fd, "t", 0700), 0);
+	assert_int_equal(mkdirat(root->fd, "t/sub", 0700), 0);
+	assert_int_equal(mkdirat(root->fd, "t/sub/sub", 0700), 0);
+	make_file(root->fd, "t/sub/sub/file", 100000);
+	/* One inode, two entries. */
+	assert_int_equal(linkat(root->fd, "t/sub/sub/file", root->fd, "t/sub/link", 0), 0);
+	assert_int_equal(symlinkat("/", root->fd, "t/symlink"), 0);
+	assert_counts_five_at_most(root->fd, "t");
+
+	make_deep(root->fd, "deep", 6, 0);
+	assert_counts_five_at_most(root->fd, "deep");
+}
+
+static void usage_of_few_reports_what_it_cannot_count(void **state)
+{
+	struct temp_root *root = *state;
+	struct fs_usage usage = {77, 78}, untouched = usage;
+	struct err err = ERR_INIT;
+	unsigned int n = n_descriptors();
+
+	assert_fails(fs_disk_usage_of_few(root->fd, "missing", 5, &usage, &err), &err,
+		     ERR_INTERNAL);
+	make_deep(root->fd, "t", 3, 0);
+	fault_after(FAULT_GETDENTS64, 1, EIO);
+	assert_fails(fs_disk_usage_of_few(root->fd, "t", 5, &usage, &err), &err, ERR_INTERNAL);
+	assert_int_equal(fault_clear(), 1);
+	assert_same_usage(&usage, &untouched);
+	assert_int_equal(n_descriptors(), n);
+}
+
 /* ---- both, very deep ---- */
 
 /* In a child, for the limits. Ends with the number of the check that failed. */
@@ -698,6 +782,9 @@ int main(void)
 		WITH_ROOT(usage_of_few_is_given_up_in_a_directory_that_held_many),
 		WITH_ROOT(usage_reports_read_and_memory_errors),
 		WITH_ROOT(usage_does_not_enter_mounts),
+		WITH_ROOT(usage_of_few_gives_up_above_its_limit),
+		WITH_ROOT(usage_of_few_counts_entries_of_every_kind_and_level),
+		WITH_ROOT(usage_of_few_reports_what_it_cannot_count),
 		WITH_ROOT(a_hundred_thousand_levels_need_few_descriptors),
 	};
 

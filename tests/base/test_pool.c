@@ -189,6 +189,45 @@ static void free_runs_what_running_jobs_submit(void **state)
 	assert_int_equal(last.n_runs, 1);
 }
 
+/** struct hand_over - for wait_until(): a job that an idle worker is to take */
+struct hand_over {
+	struct pool *pool;
+	struct job *job;
+};
+
+static bool is_taken(void *arg)
+{
+	struct hand_over *hand_over = arg;
+
+	return pool_hand_over(hand_over->pool, &hand_over->job->base);
+}
+
+static void only_an_idle_worker_is_handed_a_job(void **state)
+{
+	struct gate gate = GATE_INIT;
+	struct job held = {.base.run = run_job, .gate = &gate}, refused = {.base.run = run_job};
+	struct job waiting = {.base.run = run_job}, later = {.base.run = run_job};
+	struct hand_over hand_over = {.job = &held};
+	struct err err = ERR_INIT;
+
+	(void)state;
+	assert_ok(pool_new("test", 1, 3, &hand_over.pool, &err), &err);
+	wait_until(is_taken, &hand_over, "the worker to have started");
+	/* Taken from the moment of handing over, not only once it runs. */
+	assert_false(pool_hand_over(hand_over.pool, &refused.base));
+	assert_ok(pool_submit(hand_over.pool, &waiting.base, &err), &err);
+	assert_false(pool_hand_over(hand_over.pool, &refused.base));
+	gate_open(&gate);
+	hand_over.job = &later;
+	wait_until(is_taken, &hand_over, "the worker to be idle again");
+	/* It was idle only when nothing waited any more. */
+	assert_int_equal(waiting.n_runs, 1);
+	pool_free(hand_over.pool);
+	assert_int_equal(held.n_runs, 1);
+	assert_int_equal(later.n_runs, 1);
+	assert_int_equal(refused.n_runs, 0);
+}
+
 static void workers_block_all_signals_and_the_caller_does_not(void **state)
 {
 	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD, SIGPIPE, SIGALRM};
@@ -261,6 +300,7 @@ int main(void)
 		cmocka_unit_test(workers_run_at_the_same_time),
 		cmocka_unit_test(a_full_queue_refuses_and_takes_again_later),
 		cmocka_unit_test(free_runs_what_running_jobs_submit),
+		cmocka_unit_test(only_an_idle_worker_is_handed_a_job),
 		cmocka_unit_test(workers_block_all_signals_and_the_caller_does_not),
 		cmocka_unit_test(threads_bear_the_name_cut_at_fifteen_bytes),
 		cmocka_unit_test(numbers_of_threads_out_of_range_are_refused),

@@ -245,7 +245,7 @@ int late_sync_restore(struct blob_files *files, struct blob_rows *rows, struct e
 		n_restored += restore.n;
 	} while (r > 0);
 	if (n_restored)
-		log_event(LOG_INFO, "the files of small blobs were written anew",
+		log_event(LOG_INFO, "small blobs that had not been synced were compared, and synced",
 			  LOG_INT("blobs", (int64_t)n_restored));
 	return 0;
 }

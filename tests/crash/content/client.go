@@ -97,6 +97,9 @@ func (c *client) newRef() string {
 
 // newData makes bytes that no other call makes: mostly few, now and then several MiB.
 func (c *client) newData() []byte {
+	if c.rng.Intn(4) == 0 {
+		return c.newDocument()
+	}
 	n := 1 + c.rng.Intn(5000)
 	switch c.rng.Intn(12) {
 	case 0, 1:
@@ -107,6 +110,22 @@ func (c *client) newData() []byte {
 	data := make([]byte, n+8)
 	c.rng.Read(data)
 	return data
+}
+
+// newDocument is a manifest, which the catalog learns from.
+func (c *client) newDocument() []byte {
+	descriptor := func(mediaType string) string {
+		var sum [32]byte
+		c.rng.Read(sum[:])
+		return fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%x","size":%d}`, mediaType, sum,
+			1+c.rng.Intn(1<<30))
+	}
+	layers := descriptor("layer.v1.tar+gzip")
+	for n := c.rng.Intn(20); n > 0; n-- {
+		layers += "," + descriptor("layer.v1.tar+gzip")
+	}
+	return []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+		`"config":%s,"layers":[%s]}`, descriptor("config.v1+json"), layers))
 }
 
 func (c *client) pickBlob() (digest.Digest, bool) {

@@ -436,6 +436,21 @@ static void cut_off(struct fixture *fx)
 	free(path);
 }
 
+/* sqlite's connections do not cross a fork; and one remembers pages that somebody else's hand has changed. */
+static void drop_reader(struct fixture *fx)
+{
+	catalog_reader_free(fx->reader);
+	fx->reader = NULL;
+}
+
+static void make_reader(struct fixture *fx)
+{
+	char *path = temp_root_path(fx->root, "catalog.db");
+
+	assert_ok(catalog_reader_new(path, &fx->reader, &fx->err), &fx->err);
+	free(path);
+}
+
 static void whatever_became_of_it_it_is_made_anew(void **state)
 {
 	static void (*const spoil[])(struct fixture * fx) = {
@@ -457,7 +472,9 @@ static void whatever_became_of_it_it_is_made_anew(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(spoil); i++) {
 		wait_complete(fx);
 		close_store(fx);
+		drop_reader(fx);
 		spoil[i](fx);
+		make_reader(fx);
 		open_store(fx);
 		if (i == 0)
 			take(fx, gone.manifest);
@@ -604,21 +621,6 @@ struct child {
 	const char *point;
 	const struct image *image;
 };
-
-/* sqlite's connections do not cross a fork. */
-static void drop_reader(struct fixture *fx)
-{
-	catalog_reader_free(fx->reader);
-	fx->reader = NULL;
-}
-
-static void make_reader(struct fixture *fx)
-{
-	char *path = temp_root_path(fx->root, "catalog.db");
-
-	assert_ok(catalog_reader_new(path, &fx->reader, &fx->err), &fx->err);
-	free(path);
-}
 
 static int live_and_die(void *arg)
 {
@@ -943,6 +945,33 @@ static void a_document_that_cannot_be_read_is_tried_again_by_the_next_start(void
 	assert_chains(fx, &image);
 }
 
+/* Has all of it been mended? Until then it may be anything: there or not, and say that it is complete. */
+static bool is_mended(void *arg)
+{
+	struct fixture *fx = arg;
+	bool all = is_complete(fx);
+	struct catalog_layer *layers;
+	struct image image;
+	struct arena arena;
+	size_t n;
+
+	arena_init(&arena, ARENA_BYTES);
+	image = image_make(&arena, "image", 3);
+	for (int i = 0; all && i < 60; i++) {
+		struct oci_document document;
+		struct digest digest;
+		char text[60];
+
+		snprintf(text, sizeof(text), "{\"n\":%d}", i);
+		digest = text_digest(text);
+		all = catalog_document(fx->reader, &digest, &arena, &document, &fx->err) == 0;
+	}
+	all = all &&
+	      catalog_chain(fx->reader, &image.chain_ids[2], &arena, &layers, &n, &fx->err) == 0;
+	arena_done(&arena);
+	return all;
+}
+
 static void damage_found_while_it_runs_is_mended(void **state)
 {
 	struct fixture *fx = *state;
@@ -967,12 +996,8 @@ static void damage_found_while_it_runs_is_mended(void **state)
 		snprintf(text, sizeof(text), "{\"n\":%d}", i);
 		add(fx, text);
 	}
-	wait_until(is_complete, fx, "a complete catalog");
+	wait_until(is_mended, fx, "a catalog that was mended");
 	assert_known(fx, &image);
-	for (int i = 0; i < 60; i++) {
-		snprintf(text, sizeof(text), "{\"n\":%d}", i);
-		assert_true(knows(fx, text));
-	}
 }
 
 /* --- at the same time ------------------------------------------------------------------------------------------ */

@@ -434,6 +434,10 @@ void db_close(struct db *db)
 	 */
 	moved = db->checkpointer_runs && !db->suspect &&
 		checkpoint_all(db, SQLITE_CHECKPOINT_FULL, &ignored) == 0;
+	/* Where no room is kept, the last connection deletes the log. */
+	if (moved && db->relaxed)
+		(void)sqlite3_db_config(db->writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
+					NULL);
 	db_conn_close(db->writer);
 	close_fd(&db->shm_fd);
 	if (moved && !db->relaxed)

@@ -213,8 +213,25 @@ int ingest_bytes_spill(struct ingest_bytes *bytes, struct err *err)
 	return r;
 }
 
+void ingest_bytes_give_back(int dirfd, const char *name, const struct stat *st)
+{
+	CLEANUP(close_fd) int fd = -1;
+
+	/* What the file system itself rounds up is less. */
+	if (st->st_blocks * 512 <= st->st_size + (1 << 20))
+		return;
+	fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, st->st_size) < 0)
+		return;
+}
+
 void ingest_bytes_close(struct ingest_bytes *bytes)
 {
+	struct err ignored;
+
+	/* Nobody may go on for long: many that were left would hold what nobody sees. */
+	if (bytes->fd >= 0 && ingest_bytes_trim(bytes, &ignored) < 0)
+		bytes->reserved_bytes = 0;
 	close_fd(&bytes->fd);
 	bytes->fd = -1;
 }

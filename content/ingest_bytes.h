@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include "base/ctx.h"
@@ -53,6 +54,9 @@ ERR_CHECKED int ingest_bytes_open(struct ingest_bytes *bytes, struct ctx *ctx, i
 				  const char *name, enum digest_algorithm algorithm,
 				  struct err *err);
 void ingest_bytes_close(struct ingest_bytes *bytes);
+
+/** ingest_bytes_give_back() - what a process that was killed had reserved behind the end of the file @name, like @st */
+void ingest_bytes_give_back(int dirfd, const char *name, const struct stat *st);
 
 /** ingest_bytes_expect() - use @algorithm, if there are no bytes yet */
 void ingest_bytes_expect(struct ingest_bytes *bytes, enum digest_algorithm algorithm);

@@ -249,6 +249,7 @@ static int look_at_bytes(struct ingest *ingest, struct err *err)
 	/* The kernel's clock for files is a few milliseconds late. */
 	if (time_ns(&st.st_mtim) > ingest->updated_ns)
 		ingest->updated_ns = time_ns(&st.st_mtim);
+	ingest_bytes_give_back(ingest->table->fd, name, &st);
 	/* Blobs without a row have lost their name by now. */
 	return st.st_nlink > 1;
 }

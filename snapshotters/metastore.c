@@ -11,13 +11,15 @@
 #include "snapshotters/metastore_sql.h"
 
 /* "ltss": tells our databases from other sqlite files. */
-#define APPLICATION_ID   0x6c747373
+#define APPLICATION_ID          0x6c747373
 /* More than there are workers by default: hardly ever does a reader wait for another to be done. */
-#define N_READERS        24
+#define N_READERS               24
 /* Ids that may be lost at a restart, for not having to note each. */
-#define IDS_AT_A_TIME    1024
+#define IDS_AT_A_TIME           1024
+/* All labels of a row, with a NUL after each name and value. */
+#define PACKED_LABELS_MAX_BYTES (LABELS_MAX_BYTES + 2 * LABELS_MAX)
 /* What one row of a walk may take: a key, its parent's, and all labels, with room for bookkeeping. */
-#define WALK_ARENA_BYTES (4 * LABELS_MAX_BYTES)
+#define WALK_ARENA_BYTES        (4 * LABELS_MAX_BYTES)
 
 struct metastore {
 	struct db *db;
@@ -52,7 +54,13 @@ static const char *next_text(const char **pos, const char *end)
 	return text;
 }
 
-/* The labels in column @i, as pack_labels() makes them. */
+static int damaged_labels(struct db_stmt *stmt, struct err *err)
+{
+	return err_set(err, ERR_DATA_LOSS, "labels of snapshot '%s' are damaged",
+		       db_column_text(stmt, 1));
+}
+
+/* The labels in column @i, as bind_labels() makes them. What is beyond our caps nobody has been let write. */
 static int read_labels(struct db_stmt *stmt, int i, struct arena *arena, struct strmap *ret_labels,
 		       struct err *err)
 {
@@ -63,15 +71,16 @@ static int read_labels(struct db_stmt *stmt, int i, struct arena *arena, struct 
 
 	if (!size)
 		return 0;
+	if (size > PACKED_LABELS_MAX_BYTES)
+		return damaged_labels(stmt, err);
 	pos = arena_memdup(arena, packed, size);
 	if (!pos)
 		return ctx_no_memory(err);
 	for (end = pos + size; pos < end;) {
 		key = next_text(&pos, end);
 		value = key ? next_text(&pos, end) : NULL;
-		if (!value)
-			return err_set(err, ERR_DATA_LOSS, "labels of snapshot '%s' are damaged",
-				       db_column_text(stmt, 1));
+		if (!value || labels.n == LABELS_MAX)
+			return damaged_labels(stmt, err);
 		if (strmap_append(&labels, arena, key, value, err) < 0)
 			return -1;
 	}

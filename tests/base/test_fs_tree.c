@@ -703,30 +703,6 @@ static void a_hundred_thousand_levels_need_few_descriptors(void **state)
 
 #define WITH_ROOT(test) cmocka_unit_test_setup_teardown(test, temp_root_setup, temp_root_teardown)
 
-static void usage_of_few_is_given_up_above_the_limit(void **state)
-{
-	struct temp_root *root = *state;
-	struct fs_usage all = {0}, few = {0};
-	struct err err = ERR_INIT;
-
-	assert_int_equal(mkdirat(root->fd, "few", 0755), 0);
-	assert_int_equal(mkdirat(root->fd, "few/sub", 0755), 0);
-	for (int i = 0; i < 3; i++) {
-		char name[32];
-
-		snprintf(name, sizeof(name), "few/sub/%d", i);
-		assert_int_equal(mkdirat(root->fd, name, 0755), 0);
-	}
-	assert_ok(fs_disk_usage(NULL, root->fd, "few", &all, &err), &err);
-	assert_int_equal(fs_disk_usage_of_few(root->fd, "few", 4, &few, &err), 0);
-	assert_memory_equal(&few, &all, sizeof(all));
-	assert_int_equal(few.inodes, 5);
-	assert_int_equal(fs_disk_usage_of_few(root->fd, "few", 3, &few, &err), 1);
-	assert_int_equal(fs_disk_usage_of_few(root->fd, "few", 0, &few, &err), 1);
-	assert_int_equal(fs_disk_usage_of_few(root->fd, "few/sub/0", 0, &few, &err), 0);
-	assert_fails(fs_disk_usage_of_few(root->fd, "missing", 9, &few, &err), &err, ERR_INTERNAL);
-}
-
 static void usage_of_few_is_given_up_in_a_directory_that_held_many(void **state)
 {
 	struct temp_root *root = *state;
@@ -778,7 +754,6 @@ int main(void)
 		WITH_ROOT(usage_does_not_stray_into_the_new_place_of_a_directory),
 		WITH_ROOT(usage_reports_what_is_no_directory),
 		WITH_ROOT(usage_ends_when_cancelled),
-		WITH_ROOT(usage_of_few_is_given_up_above_the_limit),
 		WITH_ROOT(usage_of_few_is_given_up_in_a_directory_that_held_many),
 		WITH_ROOT(usage_reports_read_and_memory_errors),
 		WITH_ROOT(usage_does_not_enter_mounts),

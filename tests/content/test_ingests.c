@@ -489,12 +489,55 @@ static void what_a_commit_left_behind_is_removed(void **state)
 	assert_int_equal(faccessat(fx->root->fd, "blob", F_OK, 0), 0);
 }
 
+/* Of the file @name in ingests/. */
+static uint64_t room_of(struct fixture *fx, const char *name)
+{
+	char path[300];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "ingests/%s", name);
+	assert_int_equal(fstatat(fx->root->fd, path, &st, AT_SYMLINK_NOFOLLOW), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void room_is_reserved_for_those_who_write_alone(void **state)
+{
+	struct fixture *fx = *state;
+	const uint64_t total = 32u << 20;
+	struct ingest *ingest;
+	char path[300];
+	int fd;
+
+	assert_ok(ingest_open(fx->ingests, &fx->ctx, "r", total, 0, true, &ingest, &fx->err),
+		  &fx->err);
+	assert_ok(put(fx, ingest, 0, "bytes", 5), &fx->err);
+	if (room_of(fx, "1") < total)
+		print_message("this file system reserves nothing\n");
+	ingest_close(ingest);
+	assert_true(room_of(fx, "1") < 1u << 20);
+
+	/* Who goes on has room reserved again; as it is left by a kill, the next start gives it back. */
+	snprintf(path, sizeof(path), "ingests/1");
+	fd = openat(fx->root->fd, path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	(void)fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)total);
+	close(fd);
+	restart(fx);
+	assert_true(room_of(fx, "1") < 1u << 20);
+	ingest = begin(fx, "r");
+	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
+	assert_ok(put(fx, ingest, 5, "more", 4), &fx->err);
+	assert_int_equal(held(fx, ingest, (const uint8_t *)"bytesmore"), 9);
+	ingest_close(ingest);
+}
+
 int main(void)
 {
 #define TEST(fn_) cmocka_unit_test_setup_teardown(fn_, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(a_full_disk_keeps_what_was_written),
 		TEST(short_writes_are_completed),
+		TEST(room_is_reserved_for_those_who_write_alone),
 		TEST(a_broken_disk_is_our_fault_and_a_busy_process_has_no_room),
 		TEST(a_small_one_gets_its_file_when_its_writer_goes),
 		TEST(one_that_grows_gets_its_file),

@@ -15,10 +15,12 @@
 #include "tests/support/metastore_wait.h"
 #include "tests/support/temp_root.h"
 
-#define ARENA_BYTES (64u << 20)
-#define N_THREADS   8
-#define N_LISTED    10000
-#define CHAIN_LEN   128
+#define ARENA_BYTES   (64u << 20)
+#define N_THREADS     8
+#define N_LISTED      10000
+#define CHAIN_LEN     128
+/* As in metastore.c. */
+#define IDS_AT_A_TIME 1024
 
 /** struct fixture - a store in a directory of its own, and what a call carries */
 struct fixture {
@@ -952,6 +954,96 @@ static void ids_are_never_given_twice(void **state)
 	assert_true(metastore_reserve_ids(f->store, 1) > id + 100001);
 }
 
+/** struct submitted - a change that nobody waits for */
+struct submitted {
+	struct metastore_change change;
+	struct err err;
+	unsigned int n_done;
+};
+
+static void submitted_done(struct db_job *job)
+{
+	((struct submitted *)((char *)job - offsetof(struct submitted, change.job)))->n_done++;
+}
+
+/* In the row that is written, when it is the last of those that were noted, and the first that was not. */
+static void ids_are_never_given_twice_at_the_edges_of_what_is_noted(void **state)
+{
+	static const uint64_t wanted[] = {1,
+					  2,
+					  IDS_AT_A_TIME,
+					  IDS_AT_A_TIME + 1,
+					  IDS_AT_A_TIME + 2,
+					  2 * IDS_AT_A_TIME + 2,
+					  2 * IDS_AT_A_TIME + 3,
+					  10 * IDS_AT_A_TIME};
+	struct fixture *f = *state;
+
+	assert_true(metastore_is_virgin(f->store));
+	for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+		const struct snapshot_req req = {.key = "a", .parent = ""};
+		const struct metastore_new row = {.id = wanted[i],
+						  .kind = SNAPSHOT_ACTIVE,
+						  .req = &req};
+
+		assert_ok(metastore_create(f->store, &f->ctx, &row, &f->err), &f->err);
+		/* Nothing tells of it but what was noted. */
+		assert_ok(remove_key(f, "a"), &f->err);
+		reopen_store(f);
+		assert_false(metastore_is_virgin(f->store));
+		assert_true(metastore_reserve_ids(f->store, 1) > wanted[i]);
+		reopen_store(f);
+	}
+}
+
+static void ids_are_never_given_twice_over_many_restarts(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id, last = 0;
+
+	for (int run = 0; run < 5; run++) {
+		for (int i = 0; i < IDS_AT_A_TIME * 2 / 3; i++) {
+			assert_ok(prepare(f, "a", ""), &f->err);
+			id = 0;
+			assert_ok(metastore_remove(f->store, &f->ctx, "a", &id, &f->err), &f->err);
+			assert_true(id > last);
+			last = id;
+		}
+		reopen_store(f);
+	}
+	/* And few are lost, or none would be left one day. */
+	assert_true(last < 10 * IDS_AT_A_TIME);
+}
+
+/* The refused row is undone with what it noted, which those of the others must not rely on. */
+static void ids_of_refused_rows_take_no_others_with_them(void **state)
+{
+	struct fixture *f = *state;
+	const struct snapshot_req first = {.key = "a", .parent = "nobody"};
+	const struct snapshot_req second = {.key = "b", .parent = ""};
+	const struct metastore_new first_row = {.id = 5000,
+						.kind = SNAPSHOT_ACTIVE,
+						.req = &first,
+						.parent_id = 4711};
+	const struct metastore_new second_row = {.id = 5001,
+						 .kind = SNAPSHOT_ACTIVE,
+						 .req = &second};
+	struct submitted refused = {.change.job.done = submitted_done};
+	struct submitted taken = {.change.job.done = submitted_done};
+
+	refused.change.job.err = &refused.err;
+	taken.change.job.err = &taken.err;
+	assert_true(metastore_submit_create(f->store, &f->ctx, &first_row, &refused.change));
+	assert_false(metastore_submit_create(f->store, &f->ctx, &second_row, &taken.change));
+	metastore_lead(f->store);
+	assert_int_equal(refused.n_done + taken.n_done, 2);
+	assert_fails(refused.change.job.result, &refused.err, ERR_NOT_FOUND);
+	assert_ok(taken.change.job.result, &taken.err);
+	assert_ok(remove_key(f, "b"), &f->err);
+	reopen_store(f);
+	assert_true(metastore_reserve_ids(f->store, 1) > 5001);
+}
+
 /* ---- restart, damage ---- */
 
 static void everything_is_there_after_a_restart(void **state)
@@ -973,6 +1065,189 @@ static void everything_is_there_after_a_restart(void **state)
 		assert_same(&after, &before[i]);
 	}
 	assert_fails(prepare(f, "view", ""), &f->err, ERR_ALREADY_EXISTS);
+}
+
+static void labels_are_there_after_a_restart(void **state)
+{
+	struct fixture *f = *state;
+	static char value[LABEL_MAX_BYTES - 10];
+	struct record record;
+	struct info info;
+
+	memset(value, 'v', sizeof(value) - 1);
+	assert_ok(create_with(f, SNAPSHOT_ACTIVE, "a", "",
+			      labels(f, "", "no name", "b", value, "\xc3\xa9", "\xe2\x82\xac",
+				     NULL)),
+		  &f->err);
+	assert_ok(create_with(f, SNAPSHOT_ACTIVE, "c", "", labels(f, "old", "1", NULL)), &f->err);
+	assert_ok(create_with(f, SNAPSHOT_ACTIVE, "u", "", labels(f, "old", "1", NULL)), &f->err);
+	assert_ok(commit_with(f, "C", "c", "", labels(f, "new", "2", NULL)), &f->err);
+	assert_ok(update_path(f, "u", "labels.more", labels(f, "more", "3", NULL), &info), &f->err);
+	reopen_store(f);
+	record = get(f, "a");
+	assert_labels(&record.info.labels, 3, "", "no name", "b", value, "\xc3\xa9",
+		      "\xe2\x82\xac");
+	record = get(f, "C");
+	assert_labels(&record.info.labels, 1, "new", "2");
+	record = get(f, "u");
+	assert_labels(&record.info.labels, 2, "more", "3", "old", "1");
+}
+
+static void labels_can_all_be_taken_away(void **state)
+{
+	struct fixture *f = *state;
+	const char *keys[] = {"replaced", "unset", "emptied", "never"};
+	struct info info;
+
+	for (size_t i = 0; i < 3; i++)
+		assert_ok(create_with(f, SNAPSHOT_ACTIVE, keys[i], "", labels(f, "x", "1", NULL)),
+			  &f->err);
+	assert_ok(create_with(f, SNAPSHOT_ACTIVE, "never", "", labels(f, "x", "", NULL)), &f->err);
+	assert_ok(update_path(f, "replaced", NULL, (struct strmap){0}, &info), &f->err);
+	assert_int_equal(info.labels.n, 0);
+	assert_ok(update_path(f, "unset", "labels.x", (struct strmap){0}, &info), &f->err);
+	assert_int_equal(info.labels.n, 0);
+	assert_ok(update_path(f, "emptied", NULL, labels(f, "x", "", NULL), &info), &f->err);
+	assert_int_equal(info.labels.n, 0);
+	for (int run = 0; run < 2; run++) {
+		for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+			assert_int_equal(get(f, keys[i]).info.labels.n, 0);
+		reopen_store(f);
+	}
+	assert_ok(update_path(f, "unset", "labels.y", labels(f, "y", "2", NULL), &info), &f->err);
+	assert_labels(&info.labels, 1, "y", "2");
+}
+
+/** struct damage - what somebody else has put into the row of @key: SQL for the value */
+struct damage {
+	const char *key;
+	const char *sql;
+};
+
+static int damage_row(struct db_conn *conn, void *arg, struct err *err)
+{
+	const struct damage *damage = arg;
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, damage->sql, &stmt, err) < 0)
+		return -1;
+	db_bind_text(stmt, 1, damage->key);
+	return db_step(stmt, err);
+}
+
+/* With the database open beside ours, which is closed meanwhile. */
+static void damage_labels(struct fixture *f, const struct damage *damage)
+{
+	static const char *const none[] = {""};
+	const struct db_options options = {.path = f->path,
+					   .migrations = none,
+					   .n_migrations = 1,
+					   .n_readers = 1,
+					   .application_id = 0x6c747373};
+	struct db *db;
+
+	metastore_close(f->store);
+	f->store = NULL;
+	assert_ok(db_open(&options, &db, &f->err), &f->err);
+	assert_ok(db_write(db, damage_row, (void *)(uintptr_t)damage, NULL, NULL, &f->err),
+		  &f->err);
+	db_close(db);
+	open_store(f);
+}
+
+#define DAMAGED(value_)                                                                            \
+	{                                                                                          \
+		"damaged", "UPDATE snapshots SET labels = " value_ " WHERE key = ?1"               \
+	}
+
+static void labels_at_the_caps_are_kept(void **state)
+{
+	struct fixture *f = *state;
+	static char value[LABELS_MAX_BYTES / LABELS_MAX - 6 + 1];
+	struct strmap map = {0};
+	struct record record;
+	size_t total = 0;
+
+	memset(value, 'v', sizeof(value) - 1);
+	for (size_t i = 0; i < LABELS_MAX; i++) {
+		const char *key = arena_printf(&f->arena, "%06zu", i);
+
+		total += strlen(key) + strlen(value);
+		assert_ok(strmap_append(&map, &f->arena, key, value, &f->err), &f->err);
+	}
+	assert_int_equal(total, LABELS_MAX_BYTES);
+	assert_ok(create_with(f, SNAPSHOT_ACTIVE, "a", "", map), &f->err);
+	record = get(f, "a");
+	assert_int_equal(record.info.labels.n, LABELS_MAX);
+	assert_walk(f, NULL, 0, "a;");
+}
+
+static void damaged_labels_are_data_loss(void **state)
+{
+	static const struct damage damages[] = {
+		DAMAGED("x'61'"), /* a name without its end */
+		DAMAGED("x'6100'"), /* no value */
+		DAMAGED("x'610062'"), /* a value without its end */
+		DAMAGED("x'6100620063'"), /* the same of a second one */
+		DAMAGED("x'61006200630064'"),
+		DAMAGED("x'00'"),
+		DAMAGED("x'000000'"),
+		DAMAGED("'text'"),
+		DAMAGED("4711"),
+		DAMAGED("randomblob(100) || 'x'"),
+		/* more, and larger, than labels may be */
+		DAMAGED("zeroblob(2 * 4097)"),
+		DAMAGED("zeroblob(1000000)"),
+		DAMAGED("x'6100' || zeroblob(9000000)"),
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(damages); i++) {
+		struct strmap some = labels(f, "x", "1", NULL);
+		struct record record;
+		struct chain chain;
+		struct info info;
+		struct seen seen = {.f = f};
+
+		assert_ok(create_with(f, SNAPSHOT_ACTIVE, "damaged", "", some), &f->err);
+		assert_ok(create_with(f, SNAPSHOT_ACTIVE, "well", "", some), &f->err);
+		damage_labels(f, &damages[i]);
+		assert_fails(metastore_get(f->store, &f->ctx, "damaged", &record, &f->err), &f->err,
+			     ERR_DATA_LOSS);
+		assert_contains(f->err.msg, "'damaged'");
+		assert_fails(metastore_get_chain(f->store, &f->ctx, "damaged", &record, &chain,
+						 &f->err),
+			     &f->err, ERR_DATA_LOSS);
+		assert_fails(update_path(f, "damaged", "labels.x", some, &info), &f->err,
+			     ERR_DATA_LOSS);
+		assert_fails(metastore_walk(f->store, &f->ctx, NULL, 0, see, &seen, &f->err),
+			     &f->err, ERR_DATA_LOSS);
+		/* The others are as they were, and it can be removed. */
+		record = get(f, "well");
+		assert_labels(&record.info.labels, 1, "x", "1");
+		assert_ok(remove_key(f, "damaged"), &f->err);
+		assert_walk(f, NULL, 0, "well;");
+		assert_ok(remove_key(f, "well"), &f->err);
+	}
+}
+
+static void damaged_parent_is_no_harm_to_its_children(void **state)
+{
+	static const struct damage damage = DAMAGED("x'61'");
+	struct fixture *f = *state;
+	struct record record;
+	struct chain chain;
+
+	layer(f, "damaged", "");
+	assert_ok(prepare(f, "child", "damaged"), &f->err);
+	damage_labels(f, &damage);
+	assert_ok(metastore_get_chain(f->store, &f->ctx, "child", &record, &chain, &f->err),
+		  &f->err);
+	assert_string_equal(record.info.parent, "damaged");
+	assert_int_equal(chain.n, 1);
+	assert_ok(commit(f, "CHILD", "child"), &f->err);
+	assert_ok(remove_key(f, "CHILD"), &f->err);
+	assert_ok(remove_key(f, "damaged"), &f->err);
 }
 
 static void file_that_is_no_metastore_is_refused_untouched(void **state)
@@ -1195,7 +1470,15 @@ int main(void)
 		TEST(walk_sees_one_moment),
 		TEST(ten_thousand_are_listed_in_order),
 		TEST(ids_are_never_given_twice),
+		TEST(ids_are_never_given_twice_at_the_edges_of_what_is_noted),
+		TEST(ids_are_never_given_twice_over_many_restarts),
+		TEST(ids_of_refused_rows_take_no_others_with_them),
 		TEST(everything_is_there_after_a_restart),
+		TEST(labels_are_there_after_a_restart),
+		TEST(labels_can_all_be_taken_away),
+		TEST(labels_at_the_caps_are_kept),
+		TEST(damaged_labels_are_data_loss),
+		TEST(damaged_parent_is_no_harm_to_its_children),
 		TEST(file_that_is_no_metastore_is_refused_untouched),
 		TEST(threads_do_not_disturb_each_other),
 		TEST(one_of_several_gets_a_key),

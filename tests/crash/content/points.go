@@ -213,6 +213,8 @@ func makeUsed(w *world, c daemon.Config, seed int64) error {
 		"blobs/sha256/" + strings.Repeat("ab", 32): "no row",
 		"blobs/sha512/" + strings.Repeat("cd", 64): "no row",
 		"ingests/900000":     "nobody's bytes",
+		"catalog.db":         "damaged",
+		"catalog.db-wal":     "damaged",
 		"ingests/900001.ref": "lighter-inge",
 		"ingests/900001":     "bytes of a damaged reference",
 	} {

@@ -245,7 +245,8 @@ int late_sync_restore(struct blob_files *files, struct blob_rows *rows, struct e
 		n_restored += restore.n;
 	} while (r > 0);
 	if (n_restored)
-		log_event(LOG_INFO, "small blobs that had not been synced were compared, and synced",
+		log_event(LOG_INFO,
+			  "small blobs that had not been synced were compared, and synced",
 			  LOG_INT("blobs", (int64_t)n_restored));
 	return 0;
 }

@@ -317,12 +317,13 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 	if (make_file(db, err) < 0 || open_writer(db, &db->writer, err) < 0 ||
 	    check_identity(db->writer, options, &version, err) < 0 || use_wal(db->writer, err) < 0)
 		return -1;
+	/* The first read makes the log's index, which has to be held before anything is written. */
+	if (db_conn_query_int(db->writer, "PRAGMA user_version", &ignored, err) < 0 ||
+	    db_shm_hold(db->path, &db->shm_fd, err) < 0)
+		return -1;
 	if ((version == 0 || (uint64_t)version < options->n_migrations) &&
 	    migrate(db->writer, options, version, err) < 0)
 		return -1;
-	/* The index first: without it nothing can be read. What can be made anew can do without a full disk, too. */
-	if (!db->relaxed)
-		db->shm_fd = db_shm_hold(db->path);
 	grow_wal(db, db->writer);
 
 	/* The read makes the connection hold the WAL open, which reopen_writer() relies on. */

@@ -91,8 +91,9 @@ void db_reserve_keep(const char *path);
  *
  * sqlite maps it, and writes only one byte of each page to make it longer: where blocks are smaller than pages, a
  * full disk would end the process by SIGBUS.
- * Return: a descriptor, to be closed after all connections (closing it drops their locks, see fcntl(2)); or -1.
+ * @ret_fd: to be closed after all connections (closing it drops their locks, see fcntl(2))
+ * Return: 0; or -1, mostly with ERR_RESOURCE_EXHAUSTED: the database must not be used then.
  */
-int db_shm_hold(const char *path);
+ERR_CHECKED int db_shm_hold(const char *path, int *ret_fd, struct err *err);
 
 #endif

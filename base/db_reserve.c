@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,12 +75,20 @@ void db_reserve_keep(const char *path)
 	fd = open(wal, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
-int db_shm_hold(const char *path)
+int db_shm_hold(const char *path, int *ret_fd, struct err *err)
 {
 	CLEANUP(free_ptr) char *shm = beside(path, "-shm");
-	int fd = shm ? open(shm, O_RDWR | O_NOFOLLOW | O_CLOEXEC) : -1;
+	CLEANUP(close_fd) int fd = -1;
 
-	if (fd >= 0)
-		(void)fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, SHM_BYTES);
-	return fd;
+	if (!shm)
+		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for a path");
+	fd = open(shm, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_sys(err, "open '%s'", shm);
+	/* A file system that cannot do this may still have room. */
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, SHM_BYTES) < 0 &&
+	    (errno == ENOSPC || errno == EDQUOT))
+		return err_sys(err, "make room for '%s'", shm);
+	*ret_fd = take_fd(&fd);
+	return 0;
 }

@@ -156,14 +156,16 @@ func (r *raw) read() {
 			if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
 				r.initial = int64(v)
 			}
-			if v, ok := f.Value(http2.SettingMaxFrameSize); ok {
-				r.frame = int64(v)
-			}
 			if !f.IsAck() && !r.quiet {
+				frame, larger := f.Value(http2.SettingMaxFrameSize)
 				reply = func() {
 					r.fr.WriteSettingsAck()
 					r.mu.Lock()
 					r.settings = true
+					// It holds from the acknowledgement on.
+					if larger {
+						r.frame = int64(frame)
+					}
 					r.cond.Broadcast()
 					r.mu.Unlock()
 				}

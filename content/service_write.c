@@ -224,11 +224,14 @@ static int on_message_quick(void *self, struct rpc_call *call, const ProtobufCMe
 
 static int on_half_close(void *self, struct rpc_call *call, struct err *err)
 {
+	const struct content_service *service = self;
 	struct write *write = rpc_call_data(call);
 
-	(void)self;
 	if (!write->ref)
 		return err_set(err, ERR_INVALID_ARGUMENT, "write: there was no message");
+	/* Who is told that the stream has ended finds what is held, whatever becomes of this process. */
+	if (write->ingest)
+		service->ops->ingest_close(service->self, take_ptr(write->ingest));
 	rpc_call_finish(call);
 	return 0;
 }

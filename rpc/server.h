@@ -37,7 +37,7 @@ enum rpc_kind { RPC_UNARY, RPC_SERVER_STREAM, RPC_BIDI_STREAM };
 
 /*
  * The handler only computes, or reads a few rows that are in memory as a rule: run it on the poller. Of a stream, that
- * goes for open() and half_close(); see also message_quick and close_is_quick.
+ * goes for open(); see also message_quick and close_is_quick.
  */
 #define RPC_INLINE 1u
 

@@ -276,13 +276,22 @@ static int on_message(struct rpc_call *call, bool may_wait, struct err *err)
 	return r;
 }
 
+/* Would close() have to wait, and half_close() with it? */
+static bool close_waits(const struct rpc_call *call)
+{
+	const struct rpc_stream_ops *ops = call->method->row->stream;
+
+	return call->stream.opened && ops->close &&
+	       !(ops->close_is_quick && ops->close_is_quick(call));
+}
+
 /* May the handler be told of this on the poller? */
 static bool is_quick(const struct rpc_call *call, unsigned int event)
 {
 	if (event == EVENT_MESSAGE)
 		return call->method->row->stream->message_quick &&
 		       grpc_byte_buffer_length(call->stream.received) <= INLINE_MAX_BYTES;
-	return event == EVENT_OPEN || event == EVENT_HALF_CLOSE;
+	return event == EVENT_OPEN || (event == EVENT_HALF_CLOSE && !close_waits(call));
 }
 
 /* Return: 0; 1, unless @may_wait: nothing was done; -1. */
@@ -387,15 +396,6 @@ static void work(struct pool_job *job)
 		call_unref(call); /* the one that the call began with */
 	}
 	call_unref(call);
-}
-
-/* Would close() have to wait? The lock is held. */
-static bool close_waits(struct rpc_call *call)
-{
-	const struct rpc_stream_ops *ops = call->method->row->stream;
-
-	return call->stream.opened && ops->close &&
-	       !(ops->close_is_quick && ops->close_is_quick(call));
 }
 
 /* As work(), on the poller. The lock is held; it is released for a while. Return: is it done? Else it is for a worker. */

@@ -214,8 +214,9 @@ func runRound(o *options, round int, res *measure.Results) error {
 		}
 		if got := res.Of[step.name]; got != nil {
 			a, b := got[measure.Ours][round], got[measure.Reference][round]
-			log.Printf("  %-14s %12.1f %12.1f  %.2fx  p99 %v %v  cpu %v %v", step.name, a.Value, b.Value,
-				a.Value/b.Value, a.P99.Round(10*time.Microsecond), b.P99.Round(10*time.Microsecond), a.CPU, b.CPU)
+			log.Printf("  %-14s %12.1f %12.1f  %.2fx  p99 %v %v  cpu %v %v  server %.2f client %.2f idle %.2f", step.name,
+				a.Value, b.Value, a.Value/b.Value, a.P99.Round(10*time.Microsecond),
+				b.P99.Round(10*time.Microsecond), a.CPU, b.CPU, a.Server, a.Client, a.Idle)
 		}
 	}
 	return alone(o, servers[measure.Ours], &large[0], res)

@@ -74,8 +74,15 @@ Further figures, of the same runs: latency and the server's own CPU time for eac
 reads.
 
 `)
-	measure.WriteLatencies(&b, serverNames, []string{ingestSmall + "/1", ingestSmall + "/8", ingestMid + "/1",
-		ingestMid + "/8", ingestLarge + "/1", ingestLarge + "/4", fetchMid, fetchLarge, walkLarge}, res)
+	cases := []string{ingestSmall + "/1", ingestSmall + "/8", ingestMid + "/1", ingestMid + "/8",
+		ingestLarge + "/1", ingestLarge + "/4", fetchMid, fetchLarge, walkLarge}
+	measure.WriteLatencies(&b, serverNames, cases, res)
+	fmt.Fprint(&b, `
+Who used the processors meanwhile, of all of their time (with lighter-content; what is missing to 100 is the kernel's
+threads for disk and journal, and other processes):
+
+`)
+	measure.WriteShares(&b, serverNames, cases, res)
 	fmt.Fprintf(&b, `
 | | |
 |---|---:|

@@ -143,6 +143,18 @@ func WriteLatencies(b *bytes.Buffer, names [2]string, cases []string, res *Resul
 	}
 }
 
+// WriteShares makes the table of who used the processors in the cases named, when ours was measured: what is left is the
+// kernel's own threads, and other processes.
+func WriteShares(b *bytes.Buffer, names [2]string, cases []string, res *Results) {
+	fmt.Fprintf(b, "| | %s | client | idle |\n|---|---:|---:|---:|\n", names[Ours])
+	for _, name := range cases {
+		fmt.Fprintf(b, "| %s | %.0f %% | %.0f %% | %.0f %% |\n", name,
+			100*res.Median(name, Ours, func(s Sample) float64 { return s.Server }),
+			100*res.Median(name, Ours, func(s Sample) float64 { return s.Client }),
+			100*res.Median(name, Ours, func(s Sample) float64 { return s.Idle }))
+	}
+}
+
 // WriteFigures makes a table of what has no target.
 func WriteFigures(b *bytes.Buffer, names [2]string, rows []Row, res *Results) {
 	fmt.Fprintf(b, "| | %s | %s |\n|---|---:|---:|\n", names[Ours], names[Reference])

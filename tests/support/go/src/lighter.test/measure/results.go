@@ -22,6 +22,8 @@ type Sample struct {
 	P50   time.Duration
 	P99   time.Duration
 	CPU   time.Duration // of the server, per operation
+	// Shares of all the processors' time: the server's, the client's, and what nobody used.
+	Server, Client, Idle float64
 }
 
 // Results holds the samples of every case, a slice over the rounds for each server.

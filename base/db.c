@@ -312,8 +312,6 @@ static int open_all(struct db *db, const struct db_options *options, struct err 
 {
 	int64_t version, ignored;
 
-	if (!db->relaxed)
-		db_reserve_take(db->path);
 	if (make_file(db, err) < 0 || open_writer(db, &db->writer, err) < 0 ||
 	    check_identity(db->writer, options, &version, err) < 0 || use_wal(db->writer, err) < 0)
 		return -1;
@@ -431,18 +429,19 @@ void db_close(struct db *db)
 	db_conn_close(db->checkpoint_conn);
 	/*
 	 * Everything is moved into the database file, unless that was refused, or the WAL holds what must not be
-	 * taken for committed.
+	 * taken for committed. The WAL's blocks stay: without room for one, who starts on a full disk could not even
+	 * delete rows.
 	 */
 	moved = db->checkpointer_runs && !db->suspect &&
 		checkpoint_all(db, SQLITE_CHECKPOINT_FULL, &ignored) == 0;
-	/* Where no room is kept, the last connection deletes the log. */
+	/* Of what can be made anew, the last connection empties the WAL. */
 	if (moved && db->relaxed)
 		(void)sqlite3_db_config(db->writer->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
 					NULL);
 	db_conn_close(db->writer);
-	close_fd(&db->shm_fd);
 	if (moved && !db->relaxed)
-		db_reserve_keep(db->path);
+		db_wal_void(db->path, db->shm_fd);
+	close_fd(&db->shm_fd);
 	pthread_cond_destroy(&db->reader_free);
 	pthread_cond_destroy(&db->checkpoint_wanted);
 	pthread_cond_destroy(&db->relief_wanted);

@@ -3,13 +3,14 @@
  * sqlite, as all of our daemons use it: WAL, synchronous=FULL, one writing connection on which the work of
  * many callers is committed with one fsync (group commit), readers on connections of their own.
  *
- * A caller who waits and finds nobody writing leads, as does who is told to by db_submit(): it takes all that is queued and commits it on the connection. A
- * single caller so never waits for another thread to wake. What came meanwhile is led by a thread of its own.
- * Another moves the WAL into the database file.
+ * A caller who waits and finds nobody writing leads, as does who is told to by db_submit(): it takes all that is
+ * queued and commits it on the connection. A single caller so never waits for another thread to wake. What came
+ * meanwhile is led by a thread of its own. Another moves the WAL into the database file.
  *
  * When db_write() has returned 0, its rows survive a power cut (unless the database is relaxed). The WAL is kept and written over rather
  * than truncated, since growing a file costs a journal commit of the file system per fsync (measured on
- * ext4: 130 us against 265 us). A clean close empties it: then the database is its one file.
+ * ext4: 130 us against 265 us). It stays when the database is
+ * closed, too, so that there is room for it on a disk that is full by then; but it says nothing any more.
  */
 #ifndef LIGHTER_BASE_DB_H
 #define LIGHTER_BASE_DB_H

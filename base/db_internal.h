@@ -71,21 +71,6 @@ ERR_CHECKED int db_conn_query_int(struct db_conn *conn, const char *sql, int64_t
 /** db_conn_reset() - reset the statements that were used since the last time */
 void db_conn_reset(struct db_conn *conn);
 
-/*
- * Room for the time when the disk is full. A database that cannot write its log cannot delete rows either, and so
- * nothing would ever make room. While it is open the log has its room already; when it is closed that is kept.
- */
-
-/**
- * db_reserve_take() - make the log of what was kept, before @path is opened
- *
- * Some of it is let go of, for the log's index.
- */
-void db_reserve_take(const char *path);
-
-/** db_reserve_keep() - keep the log of @path, which holds nothing that the file does not, and is closed */
-void db_reserve_keep(const char *path);
-
 /**
  * db_shm_hold() - let all of the log's index have its blocks
  *
@@ -95,5 +80,12 @@ void db_reserve_keep(const char *path);
  * Return: 0; or -1, mostly with ERR_RESOURCE_EXHAUSTED: the database must not be used then.
  */
 ERR_CHECKED int db_shm_hold(const char *path, int *ret_fd, struct err *err);
+
+/**
+ * db_wal_void() - have the log of @path, which holds nothing that the file does not, say nothing any more
+ * @shm_fd: of db_shm_hold(); no connection of this process is open any more
+ * Its blocks stay. Where another process has it open, so does what it says: it is as a kill would have left it.
+ */
+void db_wal_void(const char *path, int shm_fd);
 
 #endif

@@ -16,6 +16,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <sqlite3.h>
+
 #include "base/cleanup.h"
 #include "base/db.h"
 #include "tests/base/test_db_fault.h"
@@ -799,7 +801,7 @@ static void log_is_written_over_rather_than_grown(void **state)
 	assert_true(size_of(f->path) > MANY_COMMITS);
 	db_close(f->db);
 	f->db = NULL;
-	assert_int_equal(size_of(f->wal_path), 0);
+	assert_int_equal(size_of(f->wal_path), size);
 	open_db(f);
 	assert_int_equal(n_rows(f->db), MANY_COMMITS);
 }
@@ -1219,6 +1221,56 @@ static int64_t n_rows_after_a_crash(struct fixture *f)
 	n = n_rows(db);
 	db_close(db);
 	return n;
+}
+
+/* Another process, in the middle of a read; it says so, and stays. */
+static void read_and_stay(const char *path, int say_fd)
+{
+	sqlite3 *other;
+
+	if (sqlite3_open(path, &other) != SQLITE_OK ||
+	    sqlite3_exec(other, "BEGIN; SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL) !=
+		    SQLITE_OK ||
+	    write(say_fd, "r", 1) != 1)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
+/* It keeps the log's index alive across a restart: what is in the log then must be what that says. */
+static void a_reader_of_another_process_may_stay_over_a_restart(void **state)
+{
+	struct fixture *f = *state;
+	int said[2], status;
+	char c;
+	pid_t pid;
+
+	for (int i = 0; i < 50; i++)
+		assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+	/* No connection of ours crosses the fork. */
+	db_close(f->db);
+	f->db = NULL;
+	assert_int_equal(pipe(said), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		read_and_stay(f->path, said[1]);
+	assert_int_equal(read(said[0], &c, 1), 1);
+	open_db(f);
+	for (int i = 0; i < 3; i++) {
+		for (int k = 0; k < 10; k++)
+			assert_ok(db_write(f->db, insert, NULL, NULL, NULL, &f->err), &f->err);
+		assert_int_equal(n_rows_after_a_crash(f), 50 + (i + 1) * 10);
+		reopen_db(f);
+		assert_int_equal(n_rows(f->db), 50 + (i + 1) * 10);
+	}
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	close(said[0]);
+	close(said[1]);
+	reopen_db(f);
+	assert_int_equal(n_rows(f->db), 80);
 }
 
 static int insert_a_lot(struct db_conn *conn, UNUSED void *arg, struct err *err)
@@ -1895,6 +1947,7 @@ int main(void)
 		TEST(a_writer_who_waits_does_not_wait_for_a_promised_leader),
 		TEST(large_crowds_are_committed_in_groups),
 		TEST(log_is_written_over_rather_than_grown),
+		TEST(a_reader_of_another_process_may_stay_over_a_restart),
 		TEST(log_that_is_kept_says_nothing),
 		TEST(log_is_written_over_between_reads_too),
 		TEST(many_writers_and_checkpoints_lose_nothing),

@@ -267,7 +267,7 @@ func verify(w *world, d *daemon.Daemon, integrity bool) error {
 	}
 	for _, f := range e {
 		switch f.Name() {
-		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-reserve", "metadata.db-journal", "lock", "snapshots", "work", "empty":
+		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal", "lock", "snapshots", "work", "empty":
 		default:
 			return fmt.Errorf("the root holds %q after Cleanup", f.Name())
 		}

@@ -699,7 +699,7 @@ func fingerprint(dir string) (string, error) {
 			return err
 		}
 		switch fi.Name() {
-		case "lock", "metadata.db-shm", "metadata.db-wal", "metadata.db-reserve":
+		case "lock", "metadata.db-shm", "metadata.db-wal":
 			return nil
 		}
 		fmt.Fprintf(h, "%q %v\n", p, fi.Mode())

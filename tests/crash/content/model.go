@@ -434,7 +434,7 @@ func (w *world) checkDisk(root string) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-reserve",
+		case "metadata.db", "metadata.db-wal", "metadata.db-shm",
 			"catalog.db", "catalog.db-wal", "catalog.db-shm", "lock", "blobs", "ingests":
 		default:
 			return fmt.Errorf("the root holds %q", e.Name())

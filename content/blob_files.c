@@ -18,6 +18,9 @@
 /* Open files kept. A pull reads the layers of one image, a few at a time. */
 #define CACHE_MAX 64
 
+/* Of a blob, until it takes the place of the one that there is. */
+#define NEW_FILE "new"
+
 #define DIR_MODE 0700
 
 static const char *const algorithms[] = {"sha256", "sha512"};
@@ -410,23 +413,23 @@ int blob_files_write(struct blob_files *files, const struct digest *digest, cons
 	return 0;
 }
 
-bool blob_files_holds(struct blob_files *files, const struct digest *digest, const void *bytes,
-		      size_t size, int *ret_fd)
+int blob_files_replace(struct blob_files *files, const struct digest *digest, const void *bytes,
+		       size_t size, struct err *err)
 {
 	CLEANUP(close_fd) int fd = -1;
-	CLEANUP(free_ptr) char *held = malloc(size + 1);
 	char path[BLOB_PATH_MAX];
-	struct stat st;
 
-	if (!held)
-		return false;
-	fd = openat(files->fd, blob_path(digest, path),
-		    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-	    read(fd, held, size + 1) != (ssize_t)size || memcmp(held, bytes, size) != 0)
-		return false;
-	*ret_fd = take_fd(&fd);
-	return true;
+	blob_path(digest, path);
+	fd = openat(files->fd, NEW_FILE, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(err, "make 'blobs/" NEW_FILE "'");
+	if (write_all(fd, bytes, size) < 0 || renameat(files->fd, NEW_FILE, files->fd, path) < 0) {
+		(err_sys)(err, "write 'blobs/%s' anew", path);
+		(void)unlinkat(files->fd, NEW_FILE, 0);
+		return -1;
+	}
+	/* After the rename, so that it makes the name durable too, as in blob_files_add(). */
+	return fsync(fd) < 0 ? err_sys(err, "sync 'blobs/%s'", path) : 0;
 }
 
 int blob_files_sync_dirs(struct blob_files *files, struct err *err)
@@ -553,7 +556,12 @@ static int forget_lost(struct blob_files *files, const struct lost *lost, struct
 {
 	for (size_t i = 0; i < lost->n; i++) {
 		char text[DIGEST_TEXT_BYTES];
+		int held = blob_rows_holds_bytes(files->rows, &lost->digests[i], err);
 
+		if (held < 0)
+			return -1;
+		if (held) /* late_sync_restore() could not write it, and has said so */
+			continue;
 		log_event(LOG_ERROR, "the file of a blob is gone or has another size: forgotten",
 			  LOG_STR("digest", digest_format(&lost->digests[i], text)));
 		if (blob_rows_remove(files->rows, &lost->digests[i], NULL, err) < 0 ||

@@ -71,9 +71,12 @@ ERR_CHECKED int blob_files_add(struct blob_files *files, const struct digest *di
 ERR_CHECKED int blob_files_write(struct blob_files *files, const struct digest *digest,
 				 const void *bytes, size_t size, int *ret_fd, struct err *err);
 
-/** blob_files_holds() - is there a file of @digest with these bytes? Then @ret_fd is it. */
-bool blob_files_holds(struct blob_files *files, const struct digest *digest, const void *bytes,
-		      size_t size, int *ret_fd);
+/**
+ * blob_files_replace() - as blob_files_write(), of one that may have a file, which is replaced at once; synced
+ * On failure that file is as it was.
+ */
+ERR_CHECKED int blob_files_replace(struct blob_files *files, const struct digest *digest,
+				   const void *bytes, size_t size, struct err *err);
 
 /** blob_files_sync_dirs() - where that is not done by syncing files: make names durable */
 ERR_CHECKED int blob_files_sync_dirs(struct blob_files *files, struct err *err);

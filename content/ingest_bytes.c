@@ -143,6 +143,18 @@ void ingest_bytes_expect(struct ingest_bytes *bytes, enum digest_algorithm algor
 
 /* --- open, create, close --------------------------------------------------------------------------- */
 
+static int digest_memory(struct ingest_bytes *bytes, struct err *err)
+{
+	if (digest_state_new(bytes->algorithm, &bytes->running, err) < 0) {
+		bytes->running = NULL;
+		return -1;
+	}
+	if (digest_state_add(bytes->running, bytes->memory, (size_t)bytes->held_bytes, err) == 0)
+		return 0;
+	forget_digest(bytes);
+	return -1;
+}
+
 int ingest_bytes_open(struct ingest_bytes *bytes, struct ctx *ctx, int dirfd, const char *name,
 		      enum digest_algorithm algorithm, struct err *err)
 {
@@ -159,6 +171,8 @@ int ingest_bytes_open(struct ingest_bytes *bytes, struct ctx *ctx, int dirfd, co
 	}
 	if (bytes->running)
 		return 0;
+	if (bytes->memory)
+		return digest_memory(bytes, err);
 	return digest_file(bytes->fd, bytes->held_bytes, ctx, bytes->algorithm, &bytes->running,
 			   err);
 }
@@ -204,13 +218,13 @@ int ingest_bytes_spill(struct ingest_bytes *bytes, struct err *err)
 			r = err_sys(err, "write at byte %llu", (unsigned long long)done);
 	}
 	if (r < 0) {
-		/* What is held has to have the digest that goes with it: it is computed anew. */
-		forget_digest(bytes);
-		bytes->held_bytes = done;
+		/* Memory has it all; of a kill, this file would be what is left. */
+		(void)!ftruncate(bytes->fd, 0);
+		return -1;
 	}
 	free(bytes->memory);
 	bytes->memory = NULL;
-	return r;
+	return 0;
 }
 
 void ingest_bytes_give_back(int dirfd, const char *name, const struct stat *st)

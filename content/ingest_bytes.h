@@ -70,7 +70,7 @@ ERR_CHECKED int ingest_bytes_hold(struct ingest_bytes *bytes, struct err *err);
 /**
  * ingest_bytes_spill() - write what is held in memory to the file, which has been made
  *
- * It is not in memory then. Of what could not be written nothing is held any more.
+ * It is not in memory then. If that fails, it is, and nothing is in the file.
  */
 ERR_CHECKED int ingest_bytes_spill(struct ingest_bytes *bytes, struct err *err);
 

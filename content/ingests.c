@@ -180,30 +180,66 @@ static void unref(struct ingest *ingest)
 		free_ingest(ingest);
 }
 
+static void leave_memory(struct ingest *ingest)
+{
+	LOCK_GUARD(&ingest->table->mutex);
+	ingest->table->n_in_memory--;
+}
+
+/* Of one whose bytes are of no use any more. */
+static void forget_memory(struct ingest *ingest)
+{
+	if (!ingest->bytes.memory)
+		return;
+	ingest_bytes_forget(&ingest->bytes);
+	leave_memory(ingest);
+}
+
+/** struct files - which of an ingest's two there are */
+struct files {
+	bool head;
+	bool bytes;
+};
+
+/* Of one that is gone: who takes them deletes them. */
+static struct files take_files(struct ingest *ingest)
+{
+	struct files files = {ingest->has_head, ingest->bytes.exists};
+
+	ingest->has_head = false;
+	ingest->bytes.exists = false;
+	forget_memory(ingest);
+	return files;
+}
+
 /* The reference first: bytes without one are garbage, a reference without bytes is an ingest of none. */
-static void delete_files(struct ingest *ingest)
+static void delete_files(struct ingest *ingest, struct files files)
 {
 	char name[NAME_MAX_BYTES];
 
-	if (ingest->has_head) {
+	if (files.head) {
 		head_name(ingest, name);
 		(void)unlinkat(ingest->table->fd, name, 0);
 	}
-	ingest->has_head = false;
 	CRASH_POINT("ingest.head-deleted");
-	if (ingest->bytes.exists) {
+	if (files.bytes) {
 		data_name(ingest, name);
 		(void)unlinkat(ingest->table->fd, name, 0);
 	}
-	ingest->bytes.exists = false;
 }
 
-/* Of one that was taken out; takes that reference. Waits for who is busy with the files. */
+/*
+ * Of one that was taken out; takes that reference. Waits for who is busy with the files; but nobody waits until they are
+ * deleted, which takes long for large ones.
+ */
 static void destroy(struct ingest *ingest)
 {
+	struct files files;
+
 	pthread_mutex_lock(&ingest->mutex);
-	delete_files(ingest);
+	files = take_files(ingest);
 	pthread_mutex_unlock(&ingest->mutex);
+	delete_files(ingest, files);
 	unref(ingest);
 }
 
@@ -282,7 +318,7 @@ static int take_up(struct ingests *ingests, struct ingest *ingest, struct err *e
 	struct ingest **link = find_link(ingests, ingest->ref);
 
 	if (*link && (*link)->id > ingest->id) {
-		delete_files(ingest);
+		delete_files(ingest, take_files(ingest));
 		free_ingest(ingest);
 		return 0;
 	}
@@ -321,7 +357,7 @@ static int scan_head(void *arg, const char *name, unsigned char type, struct err
 	if (r == 0)
 		return take_up(ingests, ingest, err);
 	if (r > 0)
-		delete_files(ingest);
+		delete_files(ingest, take_files(ingest));
 	free_ingest(ingest);
 	return r < 0 ? -1 : 0;
 }
@@ -583,12 +619,6 @@ static int make_files(struct ingest *ingest, struct err *err)
 
 /* --- in memory ------------------------------------------------------------------------------------- */
 
-static void leave_memory(struct ingest *ingest)
-{
-	LOCK_GUARD(&ingest->table->mutex);
-	ingest->table->n_in_memory--;
-}
-
 /* Return: may these bytes be held in memory, as all that the ingest has? */
 static bool fits_memory(const struct ingest *ingest, size_t len)
 {
@@ -623,32 +653,23 @@ static int to_file(struct ingest *ingest, struct err *err)
 	if (!ingest->bytes.memory)
 		return 0;
 	r = ingest_bytes_spill(&ingest->bytes, err);
-	leave_memory(ingest);
+	if (r == 0)
+		leave_memory(ingest);
 	return r;
 }
 
-/* Of one whose bytes are of no use any more. */
-static void forget_memory(struct ingest *ingest)
-{
-	if (!ingest->bytes.memory)
-		return;
-	ingest_bytes_forget(&ingest->bytes);
-	leave_memory(ingest);
-}
-
 /*
- * The writer goes: bytes in memory get their file. One without bytes is written down too, so that its total and
- * its start stay known.
+ * The writer goes: bytes in memory get their file. Where there is no room for one they stay in memory, for who goes on
+ * with them. One without bytes is written down too, so that its total and its start stay known.
  */
 static void keep(struct ingest *ingest)
 {
 	struct err err = ERR_INIT;
 
 	if (ingest->bytes.memory && to_file(ingest, &err) < 0) {
-		log_event(LOG_WARN, "bytes of an ingest could not be kept",
+		log_event(LOG_WARN, "an ingest will not survive a restart",
 			  LOG_STR("ref", ingest->ref), LOG_ERR(&err));
-		forget_memory(ingest); /* it could not even be made */
-		publish(ingest);
+		return;
 	}
 	if (!ingest->has_head && make_head(ingest, &err) < 0)
 		log_event(LOG_WARN, "an ingest without bytes will not survive a restart",
@@ -667,7 +688,6 @@ void ingest_close(struct ingest *ingest)
 	/* Whoever aborts it from here on waits for the lock, and deletes what is written now. */
 	if (!gone)
 		keep(ingest);
-	forget_memory(ingest);
 	ingest_bytes_close(&ingest->bytes);
 	pthread_mutex_unlock(&ingest->mutex);
 
@@ -792,7 +812,7 @@ static int take_out_of_table(struct ingest *ingest)
 static void drop_locked(struct ingest *ingest)
 {
 	(void)take_out_of_table(ingest);
-	delete_files(ingest);
+	delete_files(ingest, take_files(ingest));
 }
 
 void ingest_drop(struct ingest *ingest)

@@ -81,34 +81,54 @@ void late_sync_add(struct late_sync *late, int fd, int64_t id, size_t size)
 
 /* --- syncing -------------------------------------------------------------------------------------- */
 
+/* Return: how many bytes those had of which the database has forgotten the bytes; @ret_n: how many they were. */
+static size_t forget(struct late_sync *late, const struct item *items, size_t n, size_t *ret_n)
+{
+	struct err err = ERR_INIT;
+	int64_t ids[BLOBS_MAX];
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		ids[i] = items[i].id;
+		bytes += items[i].size;
+	}
+	*ret_n = n;
+	if (blob_files_sync_dirs(late->files, &err) == 0 &&
+	    blob_rows_forget_bytes(late->rows, ids, n, &err) == 0)
+		return bytes;
+	log_event(LOG_WARN, "the database keeps the bytes of small blobs until the next start",
+		  LOG_ERR(&err));
+	*ret_n = 0;
+	return 0;
+}
+
 /*
  * All are given to the disk before the first is waited for: the one journal commit that this waits for then
- * holds the others too. Of one that cannot be synced the database keeps the bytes, for the next start.
+ * holds the others too. Of one that cannot be synced the database keeps the bytes, for the next start; such ones go on
+ * counting as reserved, so that they are not more and more.
  */
-static void sync_files(struct late_sync *late, struct item *items, size_t n)
+static size_t sync_files(struct late_sync *late, struct item *items, size_t n, size_t *ret_n)
 {
-	int64_t ids[BLOBS_MAX];
-	size_t n_done = 0;
-	struct err err = ERR_INIT;
+	size_t n_synced = 0, bytes;
 
 	for (size_t i = 0; i < n; i++)
 		(void)sync_file_range(items[i].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 	for (size_t i = 0; i < n; i++) {
-		if (fsync(items[i].fd) == 0)
-			ids[n_done++] = items[i].id;
-		else
+		bool synced = fsync(items[i].fd) == 0;
+
+		if (!synced)
 			log_event(LOG_ERROR,
 				  "the file of a blob cannot be synced, and is written anew "
 				  "at the next start",
 				  LOG_STR("error", strerror(errno)));
 		close_fd(&items[i].fd);
+		if (synced)
+			items[n_synced++] = items[i];
 	}
 	CRASH_POINT("late-sync.synced");
-	if (blob_files_sync_dirs(late->files, &err) < 0 ||
-	    blob_rows_forget_bytes(late->rows, ids, n_done, &err) < 0)
-		log_event(LOG_WARN, "the database keeps the bytes of blobs that have been synced",
-			  LOG_ERR(&err));
+	bytes = forget(late, items, n_synced, ret_n);
 	CRASH_POINT("late-sync.forgotten");
+	return bytes;
 }
 
 /* The lock is held. Waits for enough, or long enough. */
@@ -133,7 +153,7 @@ static void *work(void *arg)
 
 	pthread_mutex_lock(&late->mutex);
 	for (;;) {
-		size_t n, n_bytes = 0;
+		size_t n, n_bytes;
 
 		wait_for_work(late);
 		n = late->n;
@@ -142,9 +162,7 @@ static void *work(void *arg)
 		memcpy(items, late->items, n * sizeof(*items));
 		late->n = 0;
 		pthread_mutex_unlock(&late->mutex);
-		for (size_t i = 0; i < n; i++)
-			n_bytes += items[i].size;
-		sync_files(late, items, n);
+		n_bytes = sync_files(late, items, n, &n);
 		pthread_mutex_lock(&late->mutex);
 		late->n_reserved -= n;
 		late->n_bytes -= n_bytes;
@@ -197,56 +215,64 @@ void late_sync_stop(struct late_sync *late)
 
 struct restore {
 	struct blob_files *files;
-	struct blob_rows *rows;
 	int64_t ids[BLOBS_MAX];
 	size_t n;
+	uint64_t n_restored;
+	uint64_t n_left;
 };
 
-/* One whose file is being written anew. That of a blob that is gone, or of other bytes, is not. */
+/*
+ * One whose file is written anew: what the kernel has of it may never reach the disk, if that failed before. That of a
+ * blob that is gone, or of other bytes, is not. Without room the bytes stay in the database, and the file what it is: who
+ * could not start could not make room.
+ */
 static int restore_one(void *arg, int64_t id, const struct digest *digest, bool exists,
 		       const void *bytes, size_t size, struct err *err)
 {
 	struct restore *restore = arg;
-	CLEANUP(close_fd) int fd = -1;
 	char text[DIGEST_TEXT_BYTES];
 	struct digest found;
 
 	if (restore->n == BLOBS_MAX)
 		return 1;
-	restore->ids[restore->n++] = id;
-	if (!exists)
-		return 0;
-	if (digest_of(digest->algorithm, bytes, size, &found, err) < 0)
+	if (exists && digest_of(digest->algorithm, bytes, size, &found, err) < 0)
 		return -1;
-	if (!digest_equal(digest, &found)) {
+	if (exists && digest_equal(digest, &found)) {
+		if (blob_files_replace(restore->files, digest, bytes, size, err) < 0) {
+			if (err->code != ERR_RESOURCE_EXHAUSTED)
+				return -1;
+			restore->n_left++;
+			return 0;
+		}
+		restore->n_restored++;
+	} else if (exists) {
 		log_event(LOG_ERROR, "the database holds other bytes than those of a blob",
 			  LOG_STR("digest", digest_format(digest, text)));
-		return 0;
 	}
-	/* Mostly all is well, as the process was killed and the machine was not; then no room is needed. */
-	if (!blob_files_holds(restore->files, digest, bytes, size, &fd) &&
-	    blob_files_write(restore->files, digest, bytes, size, &fd, err) < 0)
-		return -1;
-	return fsync(fd) < 0 ? err_sys(err, "sync 'blobs/%s'", blob_path(digest, text)) : 0;
+	restore->ids[restore->n++] = id;
+	return 0;
 }
 
 int late_sync_restore(struct blob_files *files, struct blob_rows *rows, struct err *err)
 {
-	struct restore restore = {.files = files, .rows = rows};
-	uint64_t n_restored = 0;
+	struct restore restore = {.files = files};
 	int r;
 
 	do {
 		restore.n = 0;
+		restore.n_left = 0;
 		r = blob_rows_walk_bytes(rows, restore_one, &restore, err);
 		if (r < 0 || blob_files_sync_dirs(files, err) < 0 ||
 		    blob_rows_forget_bytes(rows, restore.ids, restore.n, err) < 0)
 			return -1;
-		n_restored += restore.n;
 	} while (r > 0);
-	if (n_restored)
-		log_event(LOG_INFO,
-			  "small blobs that had not been synced were compared, and synced",
-			  LOG_INT("blobs", (int64_t)n_restored));
+	if (restore.n_restored)
+		log_event(LOG_INFO, "small blobs that had not been synced were written anew",
+			  LOG_INT("blobs", (int64_t)restore.n_restored));
+	if (restore.n_left)
+		log_event(LOG_WARN,
+			  "small blobs that had not been synced cannot be written anew for want "
+			  "of room: the database keeps them",
+			  LOG_INT("blobs", (int64_t)restore.n_left));
 	return 0;
 }

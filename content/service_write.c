@@ -158,6 +158,9 @@ static int serve(struct write *write, struct ctx *ctx, const MSG(WriteContentReq
 	int has_digest = take_notes(write, msg, err);
 	int r = has_digest < 0 ? -1 : 0;
 
+	/* An ingest that is of no use then may have large files to be deleted; a new one has none. */
+	if (has_digest > 0 && write->ingest && !may_wait)
+		return 1;
 	if (r == 0 && !write->ingest)
 		r = begin(write, msg, may_wait, err);
 	if (r == 0 && has_digest)

@@ -77,7 +77,8 @@ typedef int (*rpc_later_fn)(void *self, struct rpc_call *call, bool may_wait,
  * @open: the call has begun. Server streams get their one request here, bidirectional ones NULL.
  * @message: the client sent a message; @msg is gone when this returns. The next one is asked for only then.
  * @message_quick: with RPC_INLINE: as message(), on the poller, where nothing may wait. Return: 1: nothing was done that
- *        message() does not do as well, which is called next. Large messages go to message() directly.
+ *        message() does not do as well, which is called next. Large messages, and all that come after one that
+ *        was left to it, go to message() directly.
  * @half_close: the client sends no more
  * @writable: after rpc_call_send() returned 1: the queue has drained below its low water mark
  * @close: the call is over for whatever reason (finished, failed, cancelled, connection lost, server

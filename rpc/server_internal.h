@@ -76,6 +76,7 @@ struct stream {
 	unsigned int events;
 	bool running; /* a worker is busy with this call, or will be */
 	bool in_callback;
+	bool slow; /* message_quick() had to leave a message to message() */
 	bool opened; /* open() was called: close() must be */
 	bool sending;
 	bool receiving;

@@ -269,10 +269,13 @@ static int on_message(struct rpc_call *call, bool may_wait, struct err *err)
 		r = fn(call->method->service->self, call, msg, err);
 	call->stream.bytes = NULL;
 	call->stream.n_bytes = 0;
-	if (r > 0)
+	/* What had to wait once will mostly have to again: the next one is not looked at twice. */
+	if (r > 0) {
 		call->stream.received = buffer;
-	else
+		call->stream.slow = true;
+	} else {
 		grpc_byte_buffer_destroy(buffer);
+	}
 	return r;
 }
 
@@ -289,7 +292,7 @@ static bool close_waits(const struct rpc_call *call)
 static bool is_quick(const struct rpc_call *call, unsigned int event)
 {
 	if (event == EVENT_MESSAGE)
-		return call->method->row->stream->message_quick &&
+		return call->method->row->stream->message_quick && !call->stream.slow &&
 		       grpc_byte_buffer_length(call->stream.received) <= INLINE_MAX_BYTES;
 	return event == EVENT_OPEN || (event == EVENT_HALF_CLOSE && !close_waits(call));
 }

@@ -247,17 +247,16 @@ static void one_that_grows_gets_its_file(void **state)
 	ingest_close(ingest);
 }
 
-/* What cannot be kept is not said to be held. */
-static void one_that_cannot_be_kept_is_begun_anew(void **state)
+/* Without room for its file it stays in memory, for who goes on with it. */
+static void one_that_cannot_be_kept_stays_in_memory(void **state)
 {
 	static const struct {
 		enum fault_call call;
 		unsigned int after;
-		uint64_t left;
 	} cases[] = {
-		{FAULT_OPENAT, 0, 0}, /* the reference */
-		{FAULT_OPENAT, 1, 0}, /* the bytes */
-		{FAULT_PWRITEV, 0, 0},
+		{FAULT_OPENAT, 0}, /* the reference */
+		{FAULT_OPENAT, 1}, /* the bytes */
+		{FAULT_PWRITEV, 0},
 	};
 	struct fixture *fx = *state;
 
@@ -270,14 +269,50 @@ static void one_that_cannot_be_kept_is_begun_anew(void **state)
 		ingest_close(ingest);
 		assert_true(fault_clear() > 0);
 		assert_ok(ingests_status(fx->ingests, &fx->ctx, "r", &info, &fx->err), &fx->err);
-		assert_int_equal(info.offset_bytes, cases[i].left);
+		assert_int_equal(info.offset_bytes, 5);
+		/* Of another digest, too. */
+		assert_ok(ingest_open(fx->ingests, &fx->ctx, "r", 0, DIGEST_SHA512, true, &ingest,
+				      &fx->err),
+			  &fx->err);
+		ingest_close(ingest);
 		ingest = begin(fx, "r");
-		assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), cases[i].left);
-		assert_ok(put(fx, ingest, cases[i].left, "bytes", 5), &fx->err);
-		assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes"), 5);
+		assert_ok(put(fx, ingest, 5, "!", 1), &fx->err);
+		ingest_close(ingest);
+		restart(fx);
+		ingest = begin(fx, "r");
+		assert_int_equal(held(fx, ingest, (const uint8_t *)"bytes!"), 6);
 		ingest_close(ingest);
 		ingests_abort(fx->ingests, "r");
 	}
+}
+
+/* One that outgrows memory on a full disk is held as it was, and goes on when there is room. */
+static void one_that_cannot_grow_is_held_as_it_was(void **state)
+{
+	static uint8_t bytes[INGEST_MEMORY_BYTES + 10];
+	struct fixture *fx = *state;
+	struct ingest *ingest = begin(fx, "r");
+	struct ingest_info info;
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)(i * 31 + i / 1000);
+	assert_ok(put(fx, ingest, 0, bytes, 60000), &fx->err);
+	for (unsigned int n = 0; n < 2; n++) {
+		fault_after(FAULT_PWRITEV, 0, ENOSPC);
+		assert_fails(put(fx, ingest, 60000, bytes + 60000, sizeof(bytes) - 60000), &fx->err,
+			     ERR_RESOURCE_EXHAUSTED);
+		fault_clear();
+		assert_int_equal(held(fx, ingest, bytes), 60000);
+		assert_ok(ingests_status(fx->ingests, &fx->ctx, "r", &info, &fx->err), &fx->err);
+		assert_int_equal(info.offset_bytes, 60000);
+	}
+	assert_ok(put(fx, ingest, 60000, bytes + 60000, sizeof(bytes) - 60000), &fx->err);
+	assert_int_equal(held(fx, ingest, bytes), sizeof(bytes));
+	ingest_close(ingest);
+	restart(fx);
+	ingest = begin(fx, "r");
+	assert_int_equal(held(fx, ingest, bytes), sizeof(bytes));
+	ingest_close(ingest);
 }
 
 static void beyond_so_many_in_memory_the_next_gets_its_file_at_once(void **state)
@@ -541,7 +576,8 @@ int main(void)
 		TEST(a_broken_disk_is_our_fault_and_a_busy_process_has_no_room),
 		TEST(a_small_one_gets_its_file_when_its_writer_goes),
 		TEST(one_that_grows_gets_its_file),
-		TEST(one_that_cannot_be_kept_is_begun_anew),
+		TEST(one_that_cannot_be_kept_stays_in_memory),
+		TEST(one_that_cannot_grow_is_held_as_it_was),
 		TEST(beyond_so_many_in_memory_the_next_gets_its_file_at_once),
 		TEST(what_has_to_wait_is_not_done_where_nothing_may),
 		TEST(one_that_cannot_be_opened_stays),

@@ -466,6 +466,11 @@ static void lose_file(struct fixture *fx, const char *text, bool wholly)
 		write_file(fx, path, "");
 }
 
+static void assert_empty_of_new(struct fixture *fx)
+{
+	assert_false(exists(fx, "blobs/new"));
+}
+
 static void small_files_that_were_not_synced_are_written_anew(void **state)
 {
 	struct fixture *fx = *state;
@@ -490,7 +495,7 @@ static void small_files_that_were_not_synced_are_written_anew(void **state)
 	}
 }
 
-/* Killed, the machine running on: the files are as they were, and a full disk does not matter. */
+/* Killed, the machine running on: the files are as they were, and stay so on a full disk. */
 static void small_files_that_are_there_need_no_room_at_the_start(void **state)
 {
 	struct fixture *fx = *state;
@@ -504,11 +509,44 @@ static void small_files_that_are_there_need_no_room_at_the_start(void **state)
 	close_store(fx);
 	status = run_child(add_small_and_die, &arg);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	for (int i = 0; i < 2; i++) {
+		fault_after(FAULT_WRITE, 0, ENOSPC);
+		open_store(fx);
+		assert_true(fault_clear() > 0);
+		assert_reads(fx, "bytes");
+		assert_reads(fx, "other bytes");
+		assert_empty_of_new(fx);
+		close_store(fx);
+	}
+	/* The database has had them all the time. */
+	lose_file(fx, "bytes", true);
+	lose_file(fx, "other bytes", false);
 	fault_after(FAULT_WRITE, 0, ENOSPC);
 	open_store(fx);
 	fault_clear();
+	assert_true(is_there(fx, "bytes"));
+	close_store(fx);
+	open_store(fx);
 	assert_reads(fx, "bytes");
 	assert_reads(fx, "other bytes");
+}
+
+/* What the kernel could not write it takes for written afterwards: the next start must not believe it. */
+static void small_files_whose_sync_failed_are_written_anew(void **state)
+{
+	struct fixture *fx = *state;
+	struct stat before, after;
+	char path[300];
+
+	add(fx, "bytes");
+	fault_after(FAULT_FSYNC, 0, EIO);
+	close_store(fx); /* which syncs what has not been */
+	assert_true(fault_clear() > 0);
+	assert_int_equal(fstatat(fx->root->fd, path_of("bytes", path), &before, 0), 0);
+	open_store(fx);
+	assert_int_equal(fstatat(fx->root->fd, path, &after, 0), 0);
+	assert_int_not_equal(before.st_ino, after.st_ino);
+	assert_reads(fx, "bytes");
 }
 
 /* One that was removed before its file was synced does not come back. */
@@ -714,6 +752,7 @@ int main(void)
 		TEST(killed_anywhere_it_is_a_blob_or_an_ingest),
 		TEST(small_files_that_were_not_synced_are_written_anew),
 		TEST(small_files_that_are_there_need_no_room_at_the_start),
+		TEST(small_files_whose_sync_failed_are_written_anew),
 		TEST(removed_before_it_is_synced_it_stays_removed),
 		TEST(synced_files_are_not_held_twice),
 		TEST(very_many_small_ones),

@@ -74,8 +74,9 @@ void db_conn_reset(struct db_conn *conn);
 /**
  * db_shm_hold() - let all of the log's index have its blocks
  *
- * sqlite maps it, and writes only one byte of each page to make it longer: where blocks are smaller than pages, a
- * full disk would end the process by SIGBUS.
+ * sqlite maps it, and writes only one byte of each page to make it longer: where blocks are smaller than pages (ext4 of
+ * less than 512 MiB), a full disk would end the process by SIGBUS. At the start after a kill it still can: sqlite
+ * cuts the index, and fills it before anybody could make room.
  * @ret_fd: to be closed after all connections (closing it drops their locks, see fcntl(2))
  * Return: 0; or -1, mostly with ERR_RESOURCE_EXHAUSTED: the database must not be used then.
  */

@@ -15,13 +15,15 @@
 #define BLOB_PATH_MAX DIGEST_TEXT_BYTES
 
 /**
- * struct blob - an open file
+ * struct blob - an open file; or bytes that the database holds
  * @refs: the cache's, if it is in there, and the users'
+ * @bytes: NULL, or they; there is no @fd then
  * @size_bytes: as its row says, and its file
  */
 struct blob {
 	struct digest digest;
 	int fd;
+	void *bytes;
 	uint64_t size_bytes;
 	atomic_uint refs;
 	struct blob *next; /* in the cache: used longer ago */
@@ -77,6 +79,9 @@ ERR_CHECKED int blob_files_write(struct blob_files *files, const struct digest *
  */
 ERR_CHECKED int blob_files_replace(struct blob_files *files, const struct digest *digest,
 				   const void *bytes, size_t size, struct err *err);
+
+/** blob_files_doubt() - some files may not hold what was written: what the database holds is read from there */
+void blob_files_doubt(struct blob_files *files);
 
 /** blob_files_sync_dirs() - where that is not done by syncing files: make names durable */
 ERR_CHECKED int blob_files_sync_dirs(struct blob_files *files, struct err *err);

@@ -369,6 +369,44 @@ int blob_rows_holds_bytes(struct blob_rows *rows, const struct digest *digest, s
 	return db_read(rows->db, find_bytes, &copy, err);
 }
 
+struct bytes_read {
+	struct digest_key key;
+	int (*fn)(void *arg, const void *bytes, size_t size, struct err *err);
+	void *arg;
+};
+
+static int read_bytes(struct db_conn *conn, void *arg, struct err *err)
+{
+	static const char sql[] =
+		"SELECT u.bytes FROM unsynced u JOIN blobs b ON b.digest = u.digest "
+		"WHERE u.digest = ?1 LIMIT 1";
+	struct bytes_read *read = arg;
+	struct db_stmt *stmt;
+	const void *bytes;
+	size_t size;
+	int row;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	digest_key_bind(stmt, 1, &read->key);
+	row = db_step(stmt, err);
+	if (row == 1) {
+		bytes = db_column_blob(stmt, 0, &size);
+		row = read->fn(read->arg, bytes, size, err) < 0 ? -1 : 1;
+	}
+	db_reset(stmt);
+	return row;
+}
+
+int blob_rows_read_bytes(struct blob_rows *rows, const struct digest *digest,
+			 int (*fn)(void *arg, const void *bytes, size_t size, struct err *err),
+			 void *arg, struct err *err)
+{
+	struct bytes_read read = {digest_key_of(digest), fn, arg};
+
+	return db_read(rows->db, read_bytes, &read, err);
+}
+
 struct bytes_walk {
 	blob_bytes_fn fn;
 	void *arg;

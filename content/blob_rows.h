@@ -56,6 +56,12 @@ ERR_CHECKED int blob_rows_forget_bytes(struct blob_rows *rows, const int64_t *id
 ERR_CHECKED int blob_rows_holds_bytes(struct blob_rows *rows, const struct digest *digest,
 				      struct err *err);
 
+/** blob_rows_read_bytes() - call @fn with those of a blob, if there are any. Return: 1 if so; 0 if not; -1. */
+ERR_CHECKED int blob_rows_read_bytes(struct blob_rows *rows, const struct digest *digest,
+				     int (*fn)(void *arg, const void *bytes, size_t size,
+					       struct err *err),
+				     void *arg, struct err *err);
+
 /* @exists: there is a row of that blob, of that size. Return: as for blob_walk_fn. */
 typedef int (*blob_bytes_fn)(void *arg, int64_t id, const struct digest *digest, bool exists,
 			     const void *bytes, size_t size, struct err *err);

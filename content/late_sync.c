@@ -32,6 +32,7 @@ struct item {
  * struct late_sync - see late_sync.h
  * @n_reserved, @n_bytes: of blobs that wait, are being synced, or are about to be added
  * @items: @n that wait; @first_ns: since when
+ * @failed: a file could not be synced
  */
 struct late_sync {
 	struct blob_files *files;
@@ -41,6 +42,7 @@ struct late_sync {
 	pthread_mutex_t mutex; /* guards what follows */
 	pthread_cond_t changed;
 	bool stopping;
+	bool failed;
 	size_t n_reserved;
 	size_t n_bytes;
 	struct item items[BLOBS_MAX];
@@ -53,7 +55,7 @@ struct late_sync {
 bool late_sync_reserve(struct late_sync *late, size_t size)
 {
 	LOCK_GUARD(&late->mutex);
-	if (size > LATE_SYNC_MAX_BYTES || late->n_reserved == BLOBS_MAX ||
+	if (late->failed || size > LATE_SYNC_MAX_BYTES || late->n_reserved == BLOBS_MAX ||
 	    late->n_bytes + size > BYTES_MAX)
 		return false;
 	late->n_reserved++;
@@ -102,6 +104,19 @@ static size_t forget(struct late_sync *late, const struct item *items, size_t n,
 	return 0;
 }
 
+/* From now on nothing is kept so: who commits then is told of what is wrong with the disk. */
+static void give_up(struct late_sync *late, int errnum)
+{
+	log_event(
+		LOG_ERROR,
+		"the file of a small blob cannot be synced: the database keeps its bytes, and the "
+		"next start writes it anew",
+		LOG_STR("error", strerror(errnum)));
+	blob_files_doubt(late->files);
+	LOCK_GUARD(&late->mutex);
+	late->failed = true;
+}
+
 /*
  * All are given to the disk before the first is waited for: the one journal commit that this waits for then
  * holds the others too. Of one that cannot be synced the database keeps the bytes, for the next start; such ones go on
@@ -117,10 +132,7 @@ static size_t sync_files(struct late_sync *late, struct item *items, size_t n, s
 		bool synced = fsync(items[i].fd) == 0;
 
 		if (!synced)
-			log_event(LOG_ERROR,
-				  "the file of a blob cannot be synced, and is written anew "
-				  "at the next start",
-				  LOG_STR("error", strerror(errno)));
+			give_up(late, errno);
 		close_fd(&items[i].fd);
 		if (synced)
 			items[n_synced++] = items[i];
@@ -219,11 +231,12 @@ struct restore {
 	size_t n;
 	uint64_t n_restored;
 	uint64_t n_left;
+	struct err why;
 };
 
 /*
  * One whose file is written anew: what the kernel has of it may never reach the disk, if that failed before. That of a
- * blob that is gone, or of other bytes, is not. Without room the bytes stay in the database, and the file what it is: who
+ * blob that is gone, or of other bytes, is not. Where that fails the bytes stay in the database, and are read from there: who
  * could not start could not make room.
  */
 static int restore_one(void *arg, int64_t id, const struct digest *digest, bool exists,
@@ -239,9 +252,8 @@ static int restore_one(void *arg, int64_t id, const struct digest *digest, bool 
 		return -1;
 	if (exists && digest_equal(digest, &found)) {
 		if (blob_files_replace(restore->files, digest, bytes, size, err) < 0) {
-			if (err->code != ERR_RESOURCE_EXHAUSTED)
-				return -1;
 			restore->n_left++;
+			restore->why = *err;
 			return 0;
 		}
 		restore->n_restored++;
@@ -269,10 +281,12 @@ int late_sync_restore(struct blob_files *files, struct blob_rows *rows, struct e
 	if (restore.n_restored)
 		log_event(LOG_INFO, "small blobs that had not been synced were written anew",
 			  LOG_INT("blobs", (int64_t)restore.n_restored));
-	if (restore.n_left)
+	if (restore.n_left) {
+		blob_files_doubt(files);
 		log_event(LOG_WARN,
-			  "small blobs that had not been synced cannot be written anew for want "
-			  "of room: the database keeps them",
-			  LOG_INT("blobs", (int64_t)restore.n_left));
+			  "small blobs that had not been synced cannot be written anew: the "
+			  "database keeps them",
+			  LOG_INT("blobs", (int64_t)restore.n_left), LOG_ERR(&restore.why));
+	}
 	return 0;
 }

@@ -88,7 +88,8 @@ static int try_link(struct taker *taker, int from_fd, const struct stat *st, con
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", from_fd);
 	if (linkat(AT_FDCWD, path, taker->dir_fd, name, AT_SYMLINK_FOLLOW) == 0)
 		return 0;
-	if (errno == EMLINK || errno == ENOENT) {
+	/* EPERM: an immutable one, or one of others that the kernel protects. */
+	if (errno == EMLINK || errno == ENOENT || errno == EPERM) {
 		(void)err_sys(err, "link");
 		return 1;
 	}

@@ -518,13 +518,14 @@ static void small_files_that_are_there_need_no_room_at_the_start(void **state)
 		assert_empty_of_new(fx);
 		close_store(fx);
 	}
-	/* The database has had them all the time. */
+	/* The database has had them all the time, and they are read from there. */
 	lose_file(fx, "bytes", true);
 	lose_file(fx, "other bytes", false);
-	fault_after(FAULT_WRITE, 0, ENOSPC);
+	fault_after(FAULT_WRITE, 0, EIO);
 	open_store(fx);
 	fault_clear();
-	assert_true(is_there(fx, "bytes"));
+	assert_reads(fx, "bytes");
+	assert_reads(fx, "other bytes");
 	close_store(fx);
 	open_store(fx);
 	assert_reads(fx, "bytes");
@@ -532,6 +533,51 @@ static void small_files_that_are_there_need_no_room_at_the_start(void **state)
 }
 
 /* What the kernel could not write it takes for written afterwards: the next start must not believe it. */
+static bool has_failed_to_sync(void *arg)
+{
+	(void)arg;
+	return fault_n_failed() > 0;
+}
+
+static bool reads_bytes(void *arg)
+{
+	struct fixture *fx = arg;
+	struct digest digest = digest_of_text("bytes");
+	struct blob *blob;
+	uint64_t size;
+	char buf[5];
+	bool right;
+
+	if (ops->blob_open(fx->store, &fx->ctx, &digest, true, &blob, &size, &fx->err) < 0)
+		return false;
+	right = size == 5 && ops->read_at(fx->store, blob, 0, buf, 5, true, &fx->err) == 0 &&
+		memcmp(buf, "bytes", 5) == 0;
+	ops->blob_close(fx->store, blob);
+	return right;
+}
+
+/* While it runs, what the database holds is read from there; and who commits is told of the disk. */
+static void small_files_whose_sync_failed_are_not_read(void **state)
+{
+	struct fixture *fx = *state;
+	struct ingest *ingest;
+
+	add(fx, "bytes");
+	fault_after(FAULT_FSYNC, 0, EIO);
+	wait_until(has_failed_to_sync, NULL, "a sync that fails");
+	/* What a page that was dropped is read as. */
+	lose_file(fx, "bytes", false);
+	wait_until(reads_bytes, fx, "the bytes of the database");
+	ingest = begin(fx, "r");
+	assert_ok(put(fx, ingest, "more"), &fx->err);
+	assert_fails(commit(fx, ingest), &fx->err, ERR_INTERNAL);
+	ops->ingest_close(fx->store, ingest);
+	fault_clear();
+	close_store(fx);
+	open_store(fx);
+	assert_reads(fx, "bytes");
+}
+
 static void small_files_whose_sync_failed_are_written_anew(void **state)
 {
 	struct fixture *fx = *state;
@@ -752,6 +798,7 @@ int main(void)
 		TEST(killed_anywhere_it_is_a_blob_or_an_ingest),
 		TEST(small_files_that_were_not_synced_are_written_anew),
 		TEST(small_files_that_are_there_need_no_room_at_the_start),
+		TEST(small_files_whose_sync_failed_are_not_read),
 		TEST(small_files_whose_sync_failed_are_written_anew),
 		TEST(removed_before_it_is_synced_it_stays_removed),
 		TEST(synced_files_are_not_held_twice),

@@ -131,7 +131,7 @@ func ext4(dir string, sizeMiB int) (string, error) {
 	if err := os.Truncate(img, int64(sizeMiB)<<20); err != nil {
 		return "", err
 	}
-	if err := command("mkfs.ext4", "-q", "-F", "-m", "0", img); err != nil {
+	if err := command("mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", img); err != nil {
 		return "", skipError(err.Error())
 	}
 	if err := command("mount", "-o", "loop,errors=remount-ro", img, mnt); err != nil {

@@ -57,6 +57,11 @@ void fault_short_writes(void)
 	atomic_store(&writes_are_short, true);
 }
 
+unsigned int fault_n_failed(void)
+{
+	return atomic_load(&n_failed);
+}
+
 unsigned int fault_clear(void)
 {
 	for (int i = 0; i < FAULT_N_CALLS; i++)

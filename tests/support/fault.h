@@ -36,6 +36,9 @@ void fault_hook(enum fault_call call, unsigned int n, void (*fn)(void *arg), voi
 /** fault_short_writes() - from now on write() writes one byte at a time */
 void fault_short_writes(void);
 
+/** fault_n_failed() - how many have failed since fault_clear() */
+unsigned int fault_n_failed(void);
+
 /** fault_clear() - all calls work again. Return: how many failed since it was called last. */
 unsigned int fault_clear(void);
 

@@ -397,14 +397,20 @@ struct comparison {
 	uint64_t n_unreadable;
 };
 
-static int read_and_learn(struct cataloger *cataloger, const struct digest *digest, struct err *err)
+/* Of what an earlier version has committed it is not noted how it begins: nothing is to be learned of a layer. */
+static int read_and_learn(struct comparison *comparison, const struct digest *digest,
+			  struct err *err)
 {
+	struct cataloger *cataloger = comparison->cataloger;
 	struct blob *blob;
-	int r;
+	int r = 0;
 
 	if (blob_files_get(cataloger->store->files, digest, true, &blob, err) < 0)
 		return 1;
-	r = learn(cataloger, digest, blob->size_bytes, blob->fd, err);
+	if (cataloger_may_be_json(blob->fd)) {
+		r = learn(cataloger, digest, blob->size_bytes, blob->fd, err);
+		comparison->n_learned += r == 0;
+	}
 	blob_unref(blob);
 	return r;
 }
@@ -413,12 +419,11 @@ static int read_and_learn(struct cataloger *cataloger, const struct digest *dige
 static int learn_file(struct comparison *comparison, const struct digest *digest, struct err *err)
 {
 	char text[DIGEST_TEXT_BYTES];
-	int r = read_and_learn(comparison->cataloger, digest, err);
+	int r = read_and_learn(comparison, digest, err);
 
 	if (r > 0)
 		log_event(LOG_WARN, "a document cannot be read, and is not catalogued",
 			  LOG_STR("digest", digest_format(digest, text)), LOG_ERR(err));
-	comparison->n_learned += r == 0;
 	comparison->n_unreadable += r > 0;
 	CRASH_POINT("catalog.made-up");
 	return r < 0 ? -1 : 0;

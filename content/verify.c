@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "content/blob_files.h"
 #include "content/file_digest.h"
+#include "content/late_sync.h"
 
 /* Rows read at a time: while they are verified, no read of the database is open. */
 #define PAGE_ROWS 128
@@ -26,7 +27,7 @@
  * struct verify - one verification
  * @arena: for one row
  * @pass: where to count
- * @n_unreadable: in a row
+ * @n_unreadable: in a row, or not there
  */
 struct verify {
 	int blobs_fd;
@@ -139,24 +140,39 @@ static int look(struct verify *verify, const struct blob_info *info, struct find
 }
 
 /*
+ * The file of a small blob may be what a power cut has left: the daemon's next start writes it anew from the bytes that
+ * the database holds, and has it forget them. What was seen while it did is nothing, so once they are gone it must be
+ * looked at again. Return: as look().
+ */
+static int look_again(struct verify *verify, const struct blob_info *info, struct finding *finding,
+		      struct err *err)
+{
+	int held = blob_rows_holds_bytes(verify->rows, &info->digest, err);
+
+	if (held != 0)
+		return held < 0 ? -1 : LOOK_GONE;
+	close_fd(&finding->fd);
+	*finding = (struct finding){.fd = -1, .why = ERR_INIT};
+	return look(verify, info, finding, err);
+}
+
+/*
  * A blob is made as file, then row, and deleted as row, then file. So while one row stands, its file does, and what seems
  * wrong with a blob whose row is gone by now, or is another one, is nothing.
  */
 static int look_surely(struct verify *verify, const struct blob_info *info, struct finding *finding,
 		       struct err *err)
 {
-	int r = look(verify, info, finding, err), there, held;
+	int r = look(verify, info, finding, err), there;
 
+	if (r == LOOK_BAD && info->size_bytes <= LATE_SYNC_MAX_BYTES)
+		r = look_again(verify, info, finding, err);
 	if (r != LOOK_BAD)
 		return r;
 	there = is_there_still(verify, info, err);
-	if (there <= 0)
-		return there < 0 ? -1 : LOOK_GONE;
-	/* Its file may be what a power cut has left: the daemon's next start writes it anew. */
-	held = blob_rows_holds_bytes(verify->rows, &info->digest, err);
-	if (held < 0)
+	if (there < 0)
 		return -1;
-	return held ? LOOK_GONE : LOOK_BAD;
+	return there ? LOOK_BAD : LOOK_GONE;
 }
 
 static void tell(struct verify *verify, const struct blob_info *info, const struct finding *finding)
@@ -173,15 +189,18 @@ static void tell(struct verify *verify, const struct blob_info *info, const stru
 		options->put_aside(options->arg, info, finding->fd);
 }
 
+/* Also when something was unmounted, or is being deleted, below a daemon that runs: no blob is to be given up for that. */
 static int check_disk(struct verify *verify, const struct finding *finding, int r, struct err *err)
 {
-	bool unreadable = r == LOOK_BAD && finding->kind == VERIFY_UNREADABLE;
+	bool unreadable = r == LOOK_BAD &&
+			  (finding->kind == VERIFY_UNREADABLE || finding->kind == VERIFY_MISSING);
 
 	verify->n_unreadable = unreadable ? verify->n_unreadable + 1 : 0;
 	if (verify->n_unreadable < VERIFY_UNREADABLE_MAX)
 		return 0;
 	return err_set(err, ERR_INTERNAL,
-		       "%d blobs one after the other cannot be read: the disk is failing",
+		       "%d blobs one after the other cannot be read, or are missing: the disk is "
+		       "failing, or not mounted",
 		       VERIFY_UNREADABLE_MAX);
 }
 
@@ -367,7 +386,12 @@ static int begin(struct verify *verify, int root_fd, struct blob_rows *rows,
 	};
 	arena_init(&verify->arena, 4 * LABELS_MAX_BYTES);
 	verify->ctx.arena = &verify->arena;
-	return fs_open_dir(root_fd, "blobs", &verify->blobs_fd, err);
+	if (fs_open_dir(root_fd, "blobs", &verify->blobs_fd, err) < 0)
+		return -1;
+	/* As the daemon's start does: were it only not mounted, all would be missing. */
+	if (faccessat(verify->blobs_fd, "sha256", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_sys(err, "look for 'blobs/sha256'");
+	return 0;
 }
 
 static void end(struct verify *verify)
@@ -385,9 +409,7 @@ static int count_all(struct verify *verify, struct err *err)
 	if (blob_rows_totals(verify->rows, state->has_after ? &state->after : NULL, &n, &bytes,
 			     err) < 0)
 		return -1;
-	progress->done_items = state->now.n_blobs;
-	progress->begun_bytes = state->now.bytes;
-	progress->done_bytes = state->now.bytes;
+	progress_resume(progress, state->now.n_blobs, state->now.bytes);
 	progress->total_items = state->now.n_blobs + n;
 	progress->total_bytes = state->now.bytes + bytes;
 	return 0;

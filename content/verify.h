@@ -11,7 +11,7 @@
 #include "content/blob_rows.h"
 #include "content/verify_state.h"
 
-/* So many blobs in a row that cannot be read are no affair of theirs, but of the disk. */
+/* So many blobs in a row that cannot be read, or are missing, are no affair of theirs, but of the disk. */
 #define VERIFY_UNREADABLE_MAX 8
 
 /**

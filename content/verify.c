@@ -25,13 +25,14 @@
 
 /**
  * struct verify - one verification
+ * @rows: which putting aside may have replaced
  * @arena: for one row
  * @pass: where to count
  * @n_unreadable: in a row, or not there
  */
 struct verify {
 	int blobs_fd;
-	struct blob_rows *rows;
+	struct blob_rows **rows;
 	const struct verify_options *options;
 	struct pace pace;
 	struct arena arena;
@@ -70,7 +71,7 @@ static int bad(struct finding *finding, enum verify_kind kind, const char *why)
 static int is_there_still(struct verify *verify, const struct blob_info *info, struct err *err)
 {
 	struct blob_info now;
-	int r = blob_rows_get(verify->rows, &verify->ctx, &info->digest, &now, err);
+	int r = blob_rows_get(*verify->rows, &verify->ctx, &info->digest, &now, err);
 
 	arena_done(&verify->arena);
 	if (r < 0)
@@ -147,7 +148,7 @@ static int look(struct verify *verify, const struct blob_info *info, struct find
 static int look_again(struct verify *verify, const struct blob_info *info, struct finding *finding,
 		      struct err *err)
 {
-	int held = blob_rows_holds_bytes(verify->rows, &info->digest, err);
+	int held = blob_rows_holds_bytes(*verify->rows, &info->digest, err);
 
 	if (held != 0)
 		return held < 0 ? -1 : LOOK_GONE;
@@ -175,7 +176,8 @@ static int look_surely(struct verify *verify, const struct blob_info *info, stru
 	return there ? LOOK_BAD : LOOK_GONE;
 }
 
-static void tell(struct verify *verify, const struct blob_info *info, const struct finding *finding)
+static int tell(struct verify *verify, const struct blob_info *info, const struct finding *finding,
+		struct err *err)
 {
 	const struct verify_options *options = verify->options;
 
@@ -186,7 +188,8 @@ static void tell(struct verify *verify, const struct blob_info *info, const stru
 		verify->pass->n_problems++;
 	/* What could not even be opened is not put anywhere. */
 	if (options->put_aside && (finding->fd >= 0 || finding->kind == VERIFY_MISSING))
-		options->put_aside(options->arg, info, finding->fd);
+		return options->put_aside(options->arg, info, finding->fd, err);
+	return 0;
 }
 
 /* Also when something was unmounted, or is being deleted, below a daemon that runs: no blob is to be given up for that. */
@@ -215,8 +218,9 @@ static int verify_blob(struct verify *verify, const struct blob_info *info, stru
 		verify->pass->bytes += info->size_bytes;
 	}
 	/* Of a bad disk, too, only the first few are told of. */
-	if (r == LOOK_BAD && verify->n_unreadable < VERIFY_UNREADABLE_MAX)
-		tell(verify, info, &finding);
+	if (r == LOOK_BAD && verify->n_unreadable < VERIFY_UNREADABLE_MAX &&
+	    tell(verify, info, &finding, err) < 0)
+		r = -1;
 	close_fd(&finding.fd);
 	if (r < 0)
 		return -1;
@@ -288,7 +292,7 @@ static int verify_rows(struct verify *verify, struct err *err)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory to verify");
 	do {
 		page->n = 0;
-		r = blob_rows_walk(verify->rows, &verify->ctx, NULL,
+		r = blob_rows_walk(*verify->rows, &verify->ctx, NULL,
 				   state->has_after ? &state->after : NULL, add_to_page, page, err);
 		if (r < 0 || verify_page(verify, page, &next_save_ns, err) < 0)
 			return -1;
@@ -340,13 +344,13 @@ static int look_at_entry(void *arg, const char *entry, unsigned char type, struc
 		tell_stray(strays, entry, "is not named after a digest");
 		return 0;
 	}
-	row = blob_rows_size(verify->rows, &digest, &size_bytes, err);
+	row = blob_rows_size(*verify->rows, &digest, &size_bytes, err);
 	if (row != 0)
 		return row < 0 ? -1 : 0;
 	if (!is_settled(strays, entry))
 		return 0;
 	/* Its row may have come between the two looks. */
-	row = blob_rows_size(verify->rows, &digest, &size_bytes, err);
+	row = blob_rows_size(*verify->rows, &digest, &size_bytes, err);
 	if (row == 0)
 		tell_stray(strays, entry, "is no blob; the daemon removes it when it starts");
 	return row < 0 ? -1 : 0;
@@ -371,7 +375,7 @@ static int look_for_strays(struct verify *verify, struct err *err)
 
 /* --- all, or some ---------------------------------------------------------------------------------- */
 
-static int begin(struct verify *verify, int root_fd, struct blob_rows *rows,
+static int begin(struct verify *verify, int root_fd, struct blob_rows **rows,
 		 const struct verify_options *options, struct err *err)
 {
 	*verify = (struct verify){
@@ -406,7 +410,7 @@ static int count_all(struct verify *verify, struct err *err)
 	struct progress *progress = verify->options->progress;
 	uint64_t n, bytes;
 
-	if (blob_rows_totals(verify->rows, state->has_after ? &state->after : NULL, &n, &bytes,
+	if (blob_rows_totals(*verify->rows, state->has_after ? &state->after : NULL, &n, &bytes,
 			     err) < 0)
 		return -1;
 	progress_resume(progress, state->now.n_blobs, state->now.bytes);
@@ -429,7 +433,7 @@ static int run_pass(struct verify *verify, struct err *err)
 	return 0;
 }
 
-int verify_all(int root_fd, struct blob_rows *rows, const struct verify_options *options,
+int verify_all(int root_fd, struct blob_rows **rows, const struct verify_options *options,
 	       int state_dir_fd, struct verify_state *state, struct err *err)
 {
 	struct verify verify;
@@ -455,7 +459,7 @@ static int verify_digest(struct verify *verify, const struct digest *digest, str
 
 	if (ctx_check(&verify->ctx, err) < 0)
 		return -1;
-	r = blob_rows_get(verify->rows, &verify->ctx, digest, &info, err);
+	r = blob_rows_get(*verify->rows, &verify->ctx, digest, &info, err);
 	arena_done(&verify->arena);
 	if (r < 0)
 		return -1;
@@ -464,7 +468,7 @@ static int verify_digest(struct verify *verify, const struct digest *digest, str
 	return verify_blob(verify, &info, err);
 }
 
-int verify_some(int root_fd, struct blob_rows *rows, const struct verify_options *options,
+int verify_some(int root_fd, struct blob_rows **rows, const struct verify_options *options,
 		const struct digest *digests, size_t n, struct verify_pass *ret_pass,
 		struct err *err)
 {

@@ -69,13 +69,15 @@ static void note_stray(void *arg, const char *name, const char *why)
 	note(arg, "stray", name, why);
 }
 
-static void note_put_aside(void *arg, const struct blob_info *info, int fd)
+static int note_put_aside(void *arg, const struct blob_info *info, int fd, struct err *err)
 {
 	struct fixture *fx = arg;
 
 	(void)info;
 	(void)fd;
+	(void)err;
 	fx->n_put_aside++;
+	return 0;
 }
 
 static void open_store(struct fixture *fx)
@@ -215,7 +217,7 @@ static int verify(struct fixture *fx)
 	fx->found[0] = '\0';
 	fx->n_found = 0;
 	fx->progress.done_items = fx->progress.done_bytes = 0;
-	return verify_all(fx->root->fd, fx->rows, &fx->options, fx->dir_fd, &fx->state, &fx->err);
+	return verify_all(fx->root->fd, &fx->rows, &fx->options, fx->dir_fd, &fx->state, &fx->err);
 }
 
 static void assert_found(const struct fixture *fx, const char *kind, const char *text,
@@ -332,6 +334,45 @@ static void a_failing_disk_ends_it(void **state)
 	assert_true(fx->state.last.n_problems < VERIFY_UNREADABLE_MAX);
 }
 
+static int replace_rows(void *arg, const struct blob_info *info, int fd, struct err *err)
+{
+	struct fixture *fx = arg;
+
+	blob_rows_close(fx->rows);
+	open_rows(fx);
+	return note_put_aside(arg, info, fd, err);
+}
+
+static int lose_rows(void *arg, const struct blob_info *info, int fd, struct err *err)
+{
+	struct fixture *fx = arg;
+
+	(void)info;
+	(void)fd;
+	blob_rows_close(fx->rows);
+	fx->rows = NULL;
+	return err_set(err, ERR_UNAVAILABLE, "the database is away");
+}
+
+static void putting_aside_may_replace_the_rows(void **state)
+{
+	struct fixture *fx = *state;
+
+	add_many(fx, 20);
+	overwrite(fx, "blob 3", "BLOB 3");
+	overwrite(fx, "blob 7", "BLOB 7");
+	fx->options.put_aside = replace_rows;
+	assert_ok(verify(fx), &fx->err);
+	assert_int_equal(fx->n_put_aside, 2);
+	assert_int_equal(fx->state.last.n_blobs, 20);
+	/* Or lose them: then it goes no further. */
+	fx->options.put_aside = lose_rows;
+	assert_fails(verify(fx), &fx->err, ERR_UNAVAILABLE);
+	assert_int_equal(fx->n_found, 1);
+	assert_int_equal(fx->state.now.n_problems, 1);
+	open_rows(fx);
+}
+
 static void many_missing_in_a_row_end_it(void **state)
 {
 	struct fixture *fx = *state;
@@ -362,7 +403,7 @@ static void without_the_blobs_directory_it_does_not_begin(void **state)
 	assert_int_equal(renameat(fx->root->fd, "blobs", fx->root->fd, "elsewhere"), 0);
 	for (int i = 0; i < 2; i++) {
 		assert_fails(verify(fx), &fx->err, ERR_INTERNAL);
-		assert_fails(verify_some(fx->root->fd, fx->rows, &fx->options, &digest, 1, &pass,
+		assert_fails(verify_some(fx->root->fd, &fx->rows, &fx->options, &digest, 1, &pass,
 					 &fx->err),
 			     &fx->err, ERR_INTERNAL);
 		assert_contains(fx->err.msg, "blobs");
@@ -718,14 +759,15 @@ static void chosen_blobs_alone_are_verified(void **state)
 	add(fx, "three");
 	overwrite(fx, "two", "TWO");
 	overwrite(fx, "three", "THREE");
-	assert_ok(verify_some(fx->root->fd, fx->rows, &fx->options, digests, 2, &pass, &fx->err),
+	assert_ok(verify_some(fx->root->fd, &fx->rows, &fx->options, digests, 2, &pass, &fx->err),
 		  &fx->err);
 	assert_int_equal(pass.n_blobs, 2);
 	assert_int_equal(pass.bytes, 6);
 	assert_int_equal(pass.n_problems, 1);
 	assert_int_equal(fx->n_found, 1);
 	assert_found(fx, "damaged", "two", "");
-	assert_fails(verify_some(fx->root->fd, fx->rows, &fx->options, digests, 3, &pass, &fx->err),
+	assert_fails(verify_some(fx->root->fd, &fx->rows, &fx->options, digests, 3, &pass,
+				 &fx->err),
 		     &fx->err, ERR_NOT_FOUND);
 	/* What was noted of all is as it was. */
 	assert_int_equal(verify_state_load(fx->dir_fd, &fx->state, &fx->err), 1);
@@ -742,6 +784,7 @@ int main(void)
 		TEST(what_is_wrong_is_found),
 		TEST(unreadable_is_not_damaged),
 		TEST(a_failing_disk_ends_it),
+		TEST(putting_aside_may_replace_the_rows),
 		TEST(many_missing_in_a_row_end_it),
 		TEST(without_the_blobs_directory_it_does_not_begin),
 		TEST(without_descriptors_nothing_is_said_of_blobs),

@@ -545,10 +545,11 @@ static int verify_and_die(void *arg)
 {
 	struct fixture *fx = arg;
 
+	/* While there is no other thread that reads it. */
+	setenv("LIGHTER_CRASH_POINT", "verify.saved:7", 1);
 	open_store(fx);
 	open_rows(fx);
 	lock_state(fx);
-	setenv("LIGHTER_CRASH_POINT", "verify.saved:7", 1);
 	return verify(fx) < 0 ? 1 : 0;
 }
 
@@ -556,8 +557,8 @@ static int add_small_and_die(void *arg)
 {
 	struct fixture *fx = arg;
 
-	open_store(fx);
 	setenv("LIGHTER_CRASH_POINT", "late-sync.synced", 1);
+	open_store(fx);
 	add_of(fx, "small", 0);
 	close_store(fx);
 	return 0;

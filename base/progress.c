@@ -36,6 +36,14 @@ void progress_done(struct progress *progress)
 	pthread_mutex_destroy(&progress->mutex);
 }
 
+void progress_resume(struct progress *progress, uint64_t items, uint64_t bytes)
+{
+	/* In this order, and read in the other one: what is not done yet is never taken for done by this run. */
+	progress->begun_bytes = bytes;
+	progress->done_bytes = bytes;
+	progress->done_items = items;
+}
+
 /* --- the bar --------------------------------------------------------------------------------------- */
 
 /* By bytes, unless all that there is is empty. */
@@ -68,12 +76,13 @@ static void add_rate(const struct progress *progress, int64_t now_ns, char *buf,
 {
 	double seconds = (double)(now_ns - progress->begun_ns) / NS_PER_S, per_s;
 	uint64_t done = progress->done_bytes, total = progress->total_bytes;
+	uint64_t begun = progress->begun_bytes;
 	char text[SIZE_TEXT_BYTES], left[32];
 
 	*buf = '\0';
-	if (seconds < 1 || done <= progress->begun_bytes)
+	if (seconds < 1 || done <= begun)
 		return;
-	per_s = (double)(done - progress->begun_bytes) / seconds;
+	per_s = (double)(done - begun) / seconds;
 	add_time(left, sizeof(left), done < total ? (double)(total - done) / per_s : 0);
 	snprintf(buf, size, ", %s/s, %s left", size_format((uint64_t)per_s, text), left);
 }

@@ -33,7 +33,7 @@ struct progress {
 	bool draws, drawn, ended;
 	pthread_t waiter;
 	int64_t begun_ns;
-	uint64_t begun_bytes;
+	_Atomic uint64_t begun_bytes;
 };
 
 void progress_init(struct progress *progress, const char *what, const char *items);
@@ -48,6 +48,9 @@ void progress_done(struct progress *progress);
  */
 ERR_CHECKED int progress_run(struct progress *progress, int (*fn)(void *arg, struct err *err),
 			     void *arg, int *ret_signum, struct err *err);
+
+/** progress_resume() - so much an earlier run has done, which says nothing about the rate of this one. Any thread. */
+void progress_resume(struct progress *progress, uint64_t items, uint64_t bytes);
 
 /** progress_print() - @text, one or more whole lines, to @out, not in the middle of the bar. Any thread. */
 void progress_print(struct progress *progress, FILE *out, const char *text);

@@ -602,7 +602,10 @@ static int settle_row(void *arg, const struct blob_info *info, struct err *err)
 	return 0;
 }
 
-/* Somebody else's hand: a row is only written for a durable file. The blob can be had again; say so. */
+/*
+ * Somebody else's hand: a row is only written for a durable file, or with the bytes of which late_sync_restore() has made
+ * the file by now. The blob can be had again; say so.
+ */
 static int forget_lost(struct blob_files *files, const struct lost *lost, struct err *err)
 {
 	for (size_t i = 0; i < lost->n; i++) {

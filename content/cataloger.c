@@ -22,7 +22,7 @@
 #define N_COMPARED  256
 /* What is larger stays the only one in memory until it is written. */
 #define SMALL_BYTES (64u << 10)
-/* How often a catalog is made anew for damage before it is given up: then it is the disk. */
+/* How often a catalog is made anew for damage, none of them becoming complete, until it is given up: then it is the disk. */
 #define REMAKES_MAX 3
 
 /**
@@ -34,7 +34,8 @@
  * @mutex: guards what follows
  * @wanted: the thread is to compare
  * @is_behind: it lacks something, or has too much; @is_told: that has been logged
- * @is_damaged: and must be made anew
+ * @is_damaged: @catalog is, and must be made anew. Set while it is held for reading, cleared where it is replaced, so
+ *              that what is said of one is never taken for the next.
  */
 struct cataloger {
 	struct local *store;
@@ -55,7 +56,7 @@ struct cataloger {
 
 	bool has_thread;
 	pthread_t thread;
-	unsigned int n_remakes; /* the thread's own */
+	unsigned int n_remakes; /* since one was complete; the thread's own */
 };
 
 /* --- what the thread is to do ----------------------------------------------------------------------------------- */
@@ -66,7 +67,7 @@ static void want(struct cataloger *cataloger)
 	pthread_cond_signal(&cataloger->changed);
 }
 
-/* It will not get well by itself. */
+/* It will not get well by itself. The catalog is held. */
 static void note_damage(struct cataloger *cataloger)
 {
 	LOCK_GUARD(&cataloger->mutex);
@@ -96,9 +97,9 @@ static struct catalog *begin_use(struct cataloger *cataloger, struct err *err)
 /* @r: what its use came to. Return: the same. */
 static int end_use(struct cataloger *cataloger, int r, const struct err *err)
 {
-	pthread_rwlock_unlock(&cataloger->catalog_lock);
 	if (r < 0 && err->code == ERR_DATA_LOSS)
 		note_damage(cataloger);
+	pthread_rwlock_unlock(&cataloger->catalog_lock);
 	return r;
 }
 
@@ -359,13 +360,24 @@ static int remake(struct cataloger *cataloger, struct err *err)
 	return catalog_open(cataloger->path, &cataloger->catalog, err);
 }
 
+/* The catalog is held for writing: nobody is in the midst of finding it damaged. */
+static bool take_damage(struct cataloger *cataloger)
+{
+	bool is_damaged;
+
+	LOCK_GUARD(&cataloger->mutex);
+	is_damaged = cataloger->is_damaged;
+	cataloger->is_damaged = false;
+	return is_damaged;
+}
+
 /* See to it that there is one. */
-static int reopen(struct cataloger *cataloger, bool is_damaged, struct err *err)
+static int reopen(struct cataloger *cataloger, struct err *err)
 {
 	int r = 0;
 
 	pthread_rwlock_wrlock(&cataloger->catalog_lock);
-	if (is_damaged)
+	if (take_damage(cataloger))
 		r = remake(cataloger, err);
 	else if (!cataloger->catalog && cataloger->n_remakes <= REMAKES_MAX)
 		r = open_or_remake(cataloger->path, &cataloger->catalog, err);
@@ -385,14 +397,20 @@ struct comparison {
 	uint64_t n_unreadable;
 };
 
-static int read_and_learn(struct cataloger *cataloger, const struct digest *digest, struct err *err)
+/* Of what an earlier version has committed it is not noted how it begins: nothing is to be learned of a layer. */
+static int read_and_learn(struct comparison *comparison, const struct digest *digest,
+			  struct err *err)
 {
+	struct cataloger *cataloger = comparison->cataloger;
 	struct blob *blob;
-	int r;
+	int r = 0;
 
 	if (blob_files_get(cataloger->store->files, digest, true, &blob, err) < 0)
 		return 1;
-	r = learn(cataloger, digest, blob->size_bytes, blob->fd, err);
+	if (cataloger_may_be_json(blob->fd)) {
+		r = learn(cataloger, digest, blob->size_bytes, blob->fd, err);
+		comparison->n_learned += r == 0;
+	}
 	blob_unref(blob);
 	return r;
 }
@@ -401,12 +419,11 @@ static int read_and_learn(struct cataloger *cataloger, const struct digest *dige
 static int learn_file(struct comparison *comparison, const struct digest *digest, struct err *err)
 {
 	char text[DIGEST_TEXT_BYTES];
-	int r = read_and_learn(comparison->cataloger, digest, err);
+	int r = read_and_learn(comparison, digest, err);
 
 	if (r > 0)
 		log_event(LOG_WARN, "a document cannot be read, and is not catalogued",
 			  LOG_STR("digest", digest_format(digest, text)), LOG_ERR(err));
-	comparison->n_learned += r == 0;
 	comparison->n_unreadable += r > 0;
 	CRASH_POINT("catalog.made-up");
 	return r < 0 ? -1 : 0;
@@ -489,10 +506,9 @@ static int compare_each(struct comparison *comparison, bool of_catalog, struct e
 	return n < 0 ? -1 : 0;
 }
 
-static int compare(struct cataloger *cataloger, bool is_damaged, struct comparison *comparison,
-		   struct err *err)
+static int compare(struct cataloger *cataloger, struct comparison *comparison, struct err *err)
 {
-	if (reopen(cataloger, is_damaged, err) < 0 || set_complete(cataloger, false, err) < 0 ||
+	if (reopen(cataloger, err) < 0 || set_complete(cataloger, false, err) < 0 ||
 	    check(cataloger, err) < 0)
 		return -1;
 	if (compare_each(comparison, false, err) < 0)
@@ -510,13 +526,19 @@ static int note_equal(struct cataloger *cataloger, const struct comparison *comp
 	bool was_told;
 
 	LOCK_GUARD(&cataloger->mutex);
-	if (cataloger->is_behind) {
+	if (cataloger->is_behind || cataloger->is_damaged) {
 		want(cataloger);
 		return 0;
 	}
 	if (comparison->n_unreadable == 0 &&
-	    catalog_set_complete(cataloger->catalog, true, err) < 0)
+	    catalog_set_complete(cataloger->catalog, true, err) < 0) {
+		if (err->code == ERR_DATA_LOSS) {
+			cataloger->is_damaged = true;
+			want(cataloger);
+		}
 		return -1;
+	}
+	cataloger->n_remakes = 0;
 	was_told = cataloger->is_told;
 	cataloger->is_told = false;
 	if (was_told || comparison->n_learned || comparison->n_forgotten)
@@ -526,11 +548,11 @@ static int note_equal(struct cataloger *cataloger, const struct comparison *comp
 	return 0;
 }
 
-static void bring_up_to_date(struct cataloger *cataloger, bool is_damaged)
+static void bring_up_to_date(struct cataloger *cataloger)
 {
 	struct comparison comparison = {.cataloger = cataloger};
 	struct err err = ERR_INIT;
-	int r = compare(cataloger, is_damaged, &comparison, &err);
+	int r = compare(cataloger, &comparison, &err);
 
 	if (r == 0)
 		r = note_equal(cataloger, &comparison, &err);
@@ -544,22 +566,29 @@ static void *work(void *arg)
 
 	pthread_mutex_lock(&cataloger->mutex);
 	for (;;) {
-		bool is_damaged;
-
 		while (!cataloger->wanted && !cataloger->stopping)
 			pthread_cond_wait(&cataloger->changed, &cataloger->mutex);
 		if (cataloger->stopping)
 			break;
-		is_damaged = cataloger->is_damaged;
 		cataloger->wanted = false;
 		cataloger->is_behind = false;
-		cataloger->is_damaged = false;
 		pthread_mutex_unlock(&cataloger->mutex);
-		bring_up_to_date(cataloger, is_damaged);
+		bring_up_to_date(cataloger);
 		pthread_mutex_lock(&cataloger->mutex);
 	}
 	pthread_mutex_unlock(&cataloger->mutex);
 	return NULL;
+}
+
+/* By default readers, who come all the time, could keep the thread out forever. None takes the lock twice. */
+static void init_catalog_lock(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
 }
 
 int cataloger_start(struct local *store, const char *path, struct cataloger **ret_cataloger,
@@ -571,7 +600,7 @@ int cataloger_start(struct local *store, const char *path, struct cataloger **re
 	if (!cataloger)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for the catalog");
 	pthread_mutex_init(&cataloger->parse_lock, NULL);
-	pthread_rwlock_init(&cataloger->catalog_lock, NULL);
+	init_catalog_lock(&cataloger->catalog_lock);
 	pthread_mutex_init(&cataloger->mutex, NULL);
 	pthread_cond_init(&cataloger->changed, NULL);
 	cataloger->store = store;

@@ -62,6 +62,7 @@ struct command {
 	struct verify_options options;
 	struct quarantine quarantine;
 	int root_fd, state_dir_fd, lock_fd;
+	char *db_path;
 	struct blob_rows *rows;
 	struct digest *digests;
 	size_t n_digests;
@@ -93,7 +94,7 @@ static void tell_stray(void *arg, const char *name, const char *why)
 	report_event(&command->report, "stray", human, LOG_STR("file", name), LOG_STR("why", why));
 }
 
-static void put_aside(void *arg, const struct blob_info *info, int fd)
+static int put_aside(void *arg, const struct blob_info *info, int fd, struct err *ret_err)
 {
 	struct command *command = arg;
 	char human[LINE_BYTES], text[DIGEST_TEXT_BYTES];
@@ -105,17 +106,21 @@ static void put_aside(void *arg, const struct blob_info *info, int fd)
 		snprintf(human, sizeof(human), "not quarantined: %s: %s", text, err.msg);
 		report_event(&command->report, "not-quarantined", human, LOG_STR("digest", text),
 			     LOG_STR("why", err.msg));
-		return;
+		if (command->rows)
+			return 0;
+		*ret_err = err;
+		return -1;
 	}
 	if (r > 0) {
 		snprintf(human, sizeof(human), "not quarantined: %s: it was pulled anew", text);
 		report_event(&command->report, "not-quarantined", human, LOG_STR("digest", text),
 			     LOG_STR("why", "it was pulled anew"));
-		return;
+		return 0;
 	}
 	command->n_quarantined++;
 	snprintf(human, sizeof(human), "quarantined: %s", text);
 	report_event(&command->report, "quarantined", human, LOG_STR("digest", text));
+	return 0;
 }
 
 static const char *format_time(int64_t ns, char buf[TIME_TEXT_SIZE])
@@ -242,20 +247,19 @@ static int check_usage(struct command *command, const struct run_command_call *c
 
 static int open_store(struct command *command, const struct run_command_call *call, struct err *err)
 {
-	CLEANUP(free_ptr) char *path = NULL;
-
 	command->root_fd = open(call->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (command->root_fd < 0)
 		return err_sys(err, "open root '%s'", call->root);
-	if (asprintf(&path, "%s/metadata.db", call->root) < 0) {
-		path = NULL;
+	if (asprintf(&command->db_path, "%s/metadata.db", call->root) < 0) {
+		command->db_path = NULL;
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for a path");
 	}
-	if (access(path, F_OK) < 0)
+	if (access(command->db_path, F_OK) < 0)
 		return err_sys(err, "there is no store in '%s'", call->root);
-	if (blob_rows_open_to_read(path, &command->rows, err) < 0)
+	if (blob_rows_open_to_read(command->db_path, &command->rows, err) < 0)
 		return -1;
-	command->quarantine = (struct quarantine){call, command->root_fd, command->rows};
+	command->quarantine =
+		(struct quarantine){call, command->root_fd, command->db_path, &command->rows};
 	return 0;
 }
 
@@ -273,7 +277,7 @@ static int verify_chosen(void *arg, struct err *err)
 {
 	struct command *command = arg;
 
-	return verify_some(command->root_fd, command->rows, &command->options, command->digests,
+	return verify_some(command->root_fd, &command->rows, &command->options, command->digests,
 			   command->n_digests, &command->chosen, err);
 }
 
@@ -281,8 +285,8 @@ static int verify_everything(void *arg, struct err *err)
 {
 	struct command *command = arg;
 
-	return verify_all(command->root_fd, command->rows, &command->options, command->state_dir_fd,
-			  &command->state, err);
+	return verify_all(command->root_fd, &command->rows, &command->options,
+			  command->state_dir_fd, &command->state, err);
 }
 
 /* What cannot be read any more is begun anew, and says nothing about the blobs. */
@@ -393,6 +397,7 @@ static int verify_main(const struct run_command_call *call, int *ret_status, str
 	close_fd(&command->root_fd);
 	progress_done(&command->progress);
 	free(command->digests);
+	free(command->db_path);
 	free(command);
 	return r;
 }

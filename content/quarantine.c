@@ -113,8 +113,8 @@ static int remove_from(const struct quarantine *quarantine, const struct content
 	return ops->remove(store, ctx, digest, err);
 }
 
-static int remove_here(const struct quarantine *quarantine, struct ctx *ctx,
-		       const struct digest *digest, int fd, struct err *err)
+static int remove_opened(const struct quarantine *quarantine, struct ctx *ctx,
+			 const struct digest *digest, int fd, struct err *err)
 {
 	const struct content_store_ops *ops = &local_content_ops;
 	void *store;
@@ -124,6 +124,26 @@ static int remove_here(const struct quarantine *quarantine, struct ctx *ctx,
 		return -1;
 	r = remove_from(quarantine, ops, store, ctx, digest, fd, err);
 	ops->close(store);
+	return r;
+}
+
+/*
+ * All descriptors of a file share its locks in one process, and closing one drops them: the store's would leave our
+ * reader without those that tell the next daemon of it. So there is no reader meanwhile.
+ */
+static int remove_here(const struct quarantine *quarantine, struct ctx *ctx,
+		       const struct digest *digest, int fd, struct err *err)
+{
+	struct err failure = ERR_INIT;
+	int r;
+
+	blob_rows_close(*quarantine->rows);
+	*quarantine->rows = NULL;
+	r = remove_opened(quarantine, ctx, digest, fd, err);
+	if (blob_rows_open_to_read(quarantine->db_path, quarantine->rows, &failure) < 0) {
+		*err = failure;
+		return -1;
+	}
 	return r;
 }
 
@@ -194,7 +214,7 @@ int quarantine_blob(const struct quarantine *quarantine, const struct blob_info 
 	if (r != 0)
 		return r;
 	/* Whoever was asked: this is what counts. */
-	r = blob_rows_size(quarantine->rows, &info->digest, &size_bytes, err);
+	r = blob_rows_size(*quarantine->rows, &info->digest, &size_bytes, err);
 	if (r > 0)
 		return err_set(err, ERR_INTERNAL, "it was removed, and is there still");
 	return r;

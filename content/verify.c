@@ -18,19 +18,21 @@
 #include "base/log.h"
 #include "content/blob_files.h"
 #include "content/file_digest.h"
+#include "content/late_sync.h"
 
 /* Rows read at a time: while they are verified, no read of the database is open. */
 #define PAGE_ROWS 128
 
 /**
  * struct verify - one verification
+ * @rows: which putting aside may have replaced
  * @arena: for one row
  * @pass: where to count
- * @n_unreadable: in a row
+ * @n_unreadable: in a row, or not there
  */
 struct verify {
 	int blobs_fd;
-	struct blob_rows *rows;
+	struct blob_rows **rows;
 	const struct verify_options *options;
 	struct pace pace;
 	struct arena arena;
@@ -69,7 +71,7 @@ static int bad(struct finding *finding, enum verify_kind kind, const char *why)
 static int is_there_still(struct verify *verify, const struct blob_info *info, struct err *err)
 {
 	struct blob_info now;
-	int r = blob_rows_get(verify->rows, &verify->ctx, &info->digest, &now, err);
+	int r = blob_rows_get(*verify->rows, &verify->ctx, &info->digest, &now, err);
 
 	arena_done(&verify->arena);
 	if (r < 0)
@@ -139,27 +141,43 @@ static int look(struct verify *verify, const struct blob_info *info, struct find
 }
 
 /*
+ * The file of a small blob may be what a power cut has left: the daemon's next start writes it anew from the bytes that
+ * the database holds, and has it forget them. What was seen while it did is nothing, so once they are gone it must be
+ * looked at again. Return: as look().
+ */
+static int look_again(struct verify *verify, const struct blob_info *info, struct finding *finding,
+		      struct err *err)
+{
+	int held = blob_rows_holds_bytes(*verify->rows, &info->digest, err);
+
+	if (held != 0)
+		return held < 0 ? -1 : LOOK_GONE;
+	close_fd(&finding->fd);
+	*finding = (struct finding){.fd = -1, .why = ERR_INIT};
+	return look(verify, info, finding, err);
+}
+
+/*
  * A blob is made as file, then row, and deleted as row, then file. So while one row stands, its file does, and what seems
  * wrong with a blob whose row is gone by now, or is another one, is nothing.
  */
 static int look_surely(struct verify *verify, const struct blob_info *info, struct finding *finding,
 		       struct err *err)
 {
-	int r = look(verify, info, finding, err), there, held;
+	int r = look(verify, info, finding, err), there;
 
+	if (r == LOOK_BAD && info->size_bytes <= LATE_SYNC_MAX_BYTES)
+		r = look_again(verify, info, finding, err);
 	if (r != LOOK_BAD)
 		return r;
 	there = is_there_still(verify, info, err);
-	if (there <= 0)
-		return there < 0 ? -1 : LOOK_GONE;
-	/* Its file may be what a power cut has left: the daemon's next start writes it anew. */
-	held = blob_rows_holds_bytes(verify->rows, &info->digest, err);
-	if (held < 0)
+	if (there < 0)
 		return -1;
-	return held ? LOOK_GONE : LOOK_BAD;
+	return there ? LOOK_BAD : LOOK_GONE;
 }
 
-static void tell(struct verify *verify, const struct blob_info *info, const struct finding *finding)
+static int tell(struct verify *verify, const struct blob_info *info, const struct finding *finding,
+		struct err *err)
 {
 	const struct verify_options *options = verify->options;
 
@@ -170,18 +188,22 @@ static void tell(struct verify *verify, const struct blob_info *info, const stru
 		verify->pass->n_problems++;
 	/* What could not even be opened is not put anywhere. */
 	if (options->put_aside && (finding->fd >= 0 || finding->kind == VERIFY_MISSING))
-		options->put_aside(options->arg, info, finding->fd);
+		return options->put_aside(options->arg, info, finding->fd, err);
+	return 0;
 }
 
+/* Also when something was unmounted, or is being deleted, below a daemon that runs: no blob is to be given up for that. */
 static int check_disk(struct verify *verify, const struct finding *finding, int r, struct err *err)
 {
-	bool unreadable = r == LOOK_BAD && finding->kind == VERIFY_UNREADABLE;
+	bool unreadable = r == LOOK_BAD &&
+			  (finding->kind == VERIFY_UNREADABLE || finding->kind == VERIFY_MISSING);
 
 	verify->n_unreadable = unreadable ? verify->n_unreadable + 1 : 0;
 	if (verify->n_unreadable < VERIFY_UNREADABLE_MAX)
 		return 0;
 	return err_set(err, ERR_INTERNAL,
-		       "%d blobs one after the other cannot be read: the disk is failing",
+		       "%d blobs one after the other cannot be read, or are missing: the disk is "
+		       "failing, or not mounted",
 		       VERIFY_UNREADABLE_MAX);
 }
 
@@ -196,8 +218,9 @@ static int verify_blob(struct verify *verify, const struct blob_info *info, stru
 		verify->pass->bytes += info->size_bytes;
 	}
 	/* Of a bad disk, too, only the first few are told of. */
-	if (r == LOOK_BAD && verify->n_unreadable < VERIFY_UNREADABLE_MAX)
-		tell(verify, info, &finding);
+	if (r == LOOK_BAD && verify->n_unreadable < VERIFY_UNREADABLE_MAX &&
+	    tell(verify, info, &finding, err) < 0)
+		r = -1;
 	close_fd(&finding.fd);
 	if (r < 0)
 		return -1;
@@ -269,7 +292,7 @@ static int verify_rows(struct verify *verify, struct err *err)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory to verify");
 	do {
 		page->n = 0;
-		r = blob_rows_walk(verify->rows, &verify->ctx, NULL,
+		r = blob_rows_walk(*verify->rows, &verify->ctx, NULL,
 				   state->has_after ? &state->after : NULL, add_to_page, page, err);
 		if (r < 0 || verify_page(verify, page, &next_save_ns, err) < 0)
 			return -1;
@@ -321,13 +344,13 @@ static int look_at_entry(void *arg, const char *entry, unsigned char type, struc
 		tell_stray(strays, entry, "is not named after a digest");
 		return 0;
 	}
-	row = blob_rows_size(verify->rows, &digest, &size_bytes, err);
+	row = blob_rows_size(*verify->rows, &digest, &size_bytes, err);
 	if (row != 0)
 		return row < 0 ? -1 : 0;
 	if (!is_settled(strays, entry))
 		return 0;
 	/* Its row may have come between the two looks. */
-	row = blob_rows_size(verify->rows, &digest, &size_bytes, err);
+	row = blob_rows_size(*verify->rows, &digest, &size_bytes, err);
 	if (row == 0)
 		tell_stray(strays, entry, "is no blob; the daemon removes it when it starts");
 	return row < 0 ? -1 : 0;
@@ -352,7 +375,7 @@ static int look_for_strays(struct verify *verify, struct err *err)
 
 /* --- all, or some ---------------------------------------------------------------------------------- */
 
-static int begin(struct verify *verify, int root_fd, struct blob_rows *rows,
+static int begin(struct verify *verify, int root_fd, struct blob_rows **rows,
 		 const struct verify_options *options, struct err *err)
 {
 	*verify = (struct verify){
@@ -367,7 +390,12 @@ static int begin(struct verify *verify, int root_fd, struct blob_rows *rows,
 	};
 	arena_init(&verify->arena, 4 * LABELS_MAX_BYTES);
 	verify->ctx.arena = &verify->arena;
-	return fs_open_dir(root_fd, "blobs", &verify->blobs_fd, err);
+	if (fs_open_dir(root_fd, "blobs", &verify->blobs_fd, err) < 0)
+		return -1;
+	/* As the daemon's start does: were it only not mounted, all would be missing. */
+	if (faccessat(verify->blobs_fd, "sha256", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_sys(err, "look for 'blobs/sha256'");
+	return 0;
 }
 
 static void end(struct verify *verify)
@@ -382,12 +410,10 @@ static int count_all(struct verify *verify, struct err *err)
 	struct progress *progress = verify->options->progress;
 	uint64_t n, bytes;
 
-	if (blob_rows_totals(verify->rows, state->has_after ? &state->after : NULL, &n, &bytes,
+	if (blob_rows_totals(*verify->rows, state->has_after ? &state->after : NULL, &n, &bytes,
 			     err) < 0)
 		return -1;
-	progress->done_items = state->now.n_blobs;
-	progress->begun_bytes = state->now.bytes;
-	progress->done_bytes = state->now.bytes;
+	progress_resume(progress, state->now.n_blobs, state->now.bytes);
 	progress->total_items = state->now.n_blobs + n;
 	progress->total_bytes = state->now.bytes + bytes;
 	return 0;
@@ -407,7 +433,7 @@ static int run_pass(struct verify *verify, struct err *err)
 	return 0;
 }
 
-int verify_all(int root_fd, struct blob_rows *rows, const struct verify_options *options,
+int verify_all(int root_fd, struct blob_rows **rows, const struct verify_options *options,
 	       int state_dir_fd, struct verify_state *state, struct err *err)
 {
 	struct verify verify;
@@ -433,7 +459,7 @@ static int verify_digest(struct verify *verify, const struct digest *digest, str
 
 	if (ctx_check(&verify->ctx, err) < 0)
 		return -1;
-	r = blob_rows_get(verify->rows, &verify->ctx, digest, &info, err);
+	r = blob_rows_get(*verify->rows, &verify->ctx, digest, &info, err);
 	arena_done(&verify->arena);
 	if (r < 0)
 		return -1;
@@ -442,7 +468,7 @@ static int verify_digest(struct verify *verify, const struct digest *digest, str
 	return verify_blob(verify, &info, err);
 }
 
-int verify_some(int root_fd, struct blob_rows *rows, const struct verify_options *options,
+int verify_some(int root_fd, struct blob_rows **rows, const struct verify_options *options,
 		const struct digest *digests, size_t n, struct verify_pass *ret_pass,
 		struct err *err)
 {

@@ -11,14 +11,14 @@
 #include "content/blob_rows.h"
 #include "content/verify_state.h"
 
-/* So many blobs in a row that cannot be read are no affair of theirs, but of the disk. */
+/* So many blobs in a row that cannot be read, or are missing, are no affair of theirs, but of the disk. */
 #define VERIFY_UNREADABLE_MAX 8
 
 /**
  * struct verify_options - how
  * @found: a blob is not as it should be, for @why
- * @put_aside: take such a blob out of the store; @fd: its file, -1: it has none. NULL: they stay. Failing is not its
- *             caller's end.
+ * @put_aside: take such a blob out of the store; @fd: its file, -1: it has none. NULL: they stay. It may put others in
+ *             place of the rows, of which no read is open. Return: 0, also when it could not; -1: it ends here.
  * @stray: the file @name in blobs/ is no blob's, for @why; that is no damage
  * @arg: for all of these
  * @settled_ns: a file without a row that changed no longer ago may be a commit under way
@@ -29,7 +29,7 @@ struct verify_options {
 	struct pace pace;
 	void (*found)(void *arg, enum verify_kind kind, const struct digest *digest,
 		      const char *why);
-	void (*put_aside)(void *arg, const struct blob_info *info, int fd);
+	int (*put_aside)(void *arg, const struct blob_info *info, int fd, struct err *err);
 	void (*stray)(void *arg, const char *name, const char *why);
 	void *arg;
 	int64_t settled_ns;
@@ -42,7 +42,7 @@ struct verify_options {
  * Return: 0 when it came to the end: @state->last is this pass then; or -1. ERR_CANCELLED when it was cancelled: @state
  * is saved then.
  */
-ERR_CHECKED int verify_all(int root_fd, struct blob_rows *rows,
+ERR_CHECKED int verify_all(int root_fd, struct blob_rows **rows,
 			   const struct verify_options *options, int state_dir_fd,
 			   struct verify_state *state, struct err *err);
 
@@ -51,7 +51,7 @@ ERR_CHECKED int verify_all(int root_fd, struct blob_rows *rows,
  * @ret_pass: what was found
  * Return: 0; or -1, with ERR_NOT_FOUND when there is no such blob.
  */
-ERR_CHECKED int verify_some(int root_fd, struct blob_rows *rows,
+ERR_CHECKED int verify_some(int root_fd, struct blob_rows **rows,
 			    const struct verify_options *options, const struct digest *digests,
 			    size_t n, struct verify_pass *ret_pass, struct err *err);
 

@@ -37,7 +37,12 @@ static void line_shows_how_far_it_is(void **state)
 	assert_string_equal(line, "verifying [#####...............]  25 %, 50/200 blobs, 1000.0 "
 				  "MiB of 3.9 GiB, 100.0 MiB/s, 30 s left");
 	/* What was done by an earlier run says nothing about the rate. */
-	p.begun_bytes = 500u << 20;
+	progress_resume(&p, 25, 500u << 20);
+	progress_format(&p, 10 * S, 200, line, sizeof(line));
+	assert_string_equal(line, "verifying [##..................]  12 %, 25/200 blobs, 500.0 MiB "
+				  "of 3.9 GiB");
+	p.done_items = 50;
+	p.done_bytes = 1000u << 20;
 	progress_format(&p, 10 * S, 200, line, sizeof(line));
 	assert_contains(line, ", 50.0 MiB/s, 60 s left");
 	/* What does not fit goes: the bar first. */

@@ -545,6 +545,22 @@ static void quarantine_keeps_the_bytes_and_frees_the_name(void **state)
 	assert_true(exists(f, path));
 }
 
+/* The store is opened for each; in between, it is read on. */
+static void quarantine_goes_on_after_the_first(void **state)
+{
+	struct fixture *f = *state;
+
+	make_store(f);
+	damage(f, "one", "ONE");
+	damage(f, "two", "TWO");
+	run(f, 3, "verify", "--quarantine", NULL);
+	assert_output(f, "verified 2 blobs, 6 B, 2 bad");
+	assert_in_quarantine(f, "one", "ONE");
+	assert_in_quarantine(f, "two", "TWO");
+	run(f, 0, "verify", NULL, NULL);
+	assert_output(f, "verified 0 blobs, 0 B, all good\n");
+}
+
 static void missing_blob_is_forgotten(void **state)
 {
 	struct fixture *f = *state;
@@ -647,6 +663,7 @@ int main(int argc, char **argv)
 		TEST(restart_begins_anew),
 		TEST(verify_exits_2_for_wrong_usage_and_1_without_a_store),
 		TEST(quarantine_keeps_the_bytes_and_frees_the_name),
+		TEST(quarantine_goes_on_after_the_first),
 		TEST(missing_blob_is_forgotten),
 		TEST(daemon_of_another_root_is_not_asked),
 		TEST(daemon_that_cannot_be_reached_is_told_of),

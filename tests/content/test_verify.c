@@ -69,13 +69,15 @@ static void note_stray(void *arg, const char *name, const char *why)
 	note(arg, "stray", name, why);
 }
 
-static void note_put_aside(void *arg, const struct blob_info *info, int fd)
+static int note_put_aside(void *arg, const struct blob_info *info, int fd, struct err *err)
 {
 	struct fixture *fx = arg;
 
 	(void)info;
 	(void)fd;
+	(void)err;
 	fx->n_put_aside++;
+	return 0;
 }
 
 static void open_store(struct fixture *fx)
@@ -215,7 +217,7 @@ static int verify(struct fixture *fx)
 	fx->found[0] = '\0';
 	fx->n_found = 0;
 	fx->progress.done_items = fx->progress.done_bytes = 0;
-	return verify_all(fx->root->fd, fx->rows, &fx->options, fx->dir_fd, &fx->state, &fx->err);
+	return verify_all(fx->root->fd, &fx->rows, &fx->options, fx->dir_fd, &fx->state, &fx->err);
 }
 
 static void assert_found(const struct fixture *fx, const char *kind, const char *text,
@@ -330,6 +332,91 @@ static void a_failing_disk_ends_it(void **state)
 	fault_after(FAULT_PREAD, 30, EIO);
 	assert_int_equal(verify(fx), 0);
 	assert_true(fx->state.last.n_problems < VERIFY_UNREADABLE_MAX);
+}
+
+static int replace_rows(void *arg, const struct blob_info *info, int fd, struct err *err)
+{
+	struct fixture *fx = arg;
+
+	blob_rows_close(fx->rows);
+	open_rows(fx);
+	return note_put_aside(arg, info, fd, err);
+}
+
+static int lose_rows(void *arg, const struct blob_info *info, int fd, struct err *err)
+{
+	struct fixture *fx = arg;
+
+	(void)info;
+	(void)fd;
+	blob_rows_close(fx->rows);
+	fx->rows = NULL;
+	return err_set(err, ERR_UNAVAILABLE, "the database is away");
+}
+
+static void putting_aside_may_replace_the_rows(void **state)
+{
+	struct fixture *fx = *state;
+
+	add_many(fx, 20);
+	overwrite(fx, "blob 3", "BLOB 3");
+	overwrite(fx, "blob 7", "BLOB 7");
+	fx->options.put_aside = replace_rows;
+	assert_ok(verify(fx), &fx->err);
+	assert_int_equal(fx->n_put_aside, 2);
+	assert_int_equal(fx->state.last.n_blobs, 20);
+	/* Or lose them: then it goes no further. */
+	fx->options.put_aside = lose_rows;
+	assert_fails(verify(fx), &fx->err, ERR_UNAVAILABLE);
+	assert_int_equal(fx->n_found, 1);
+	assert_int_equal(fx->state.now.n_problems, 1);
+	open_rows(fx);
+}
+
+static void many_missing_in_a_row_end_it(void **state)
+{
+	struct fixture *fx = *state;
+	char text[32];
+
+	add_many(fx, 20);
+	for (int i = 0; i < 20; i++) {
+		snprintf(text, sizeof(text), "blob %d", i);
+		delete_file(fx, text);
+	}
+	fx->options.put_aside = note_put_aside;
+	assert_fails(verify(fx), &fx->err, ERR_INTERNAL);
+	assert_contains(fx->err.msg, "not mounted");
+	assert_int_equal(fx->n_found, VERIFY_UNREADABLE_MAX);
+	assert_int_equal(fx->n_put_aside, VERIFY_UNREADABLE_MAX);
+	assert_int_equal(fx->state.last.ended_ns, 0);
+}
+
+/* As below a daemon that runs, whose blobs were unmounted. */
+static void without_the_blobs_directory_it_does_not_begin(void **state)
+{
+	struct fixture *fx = *state;
+	struct digest digest = blobs_digest("one");
+	struct verify_pass pass;
+
+	add(fx, "one");
+	fx->options.put_aside = note_put_aside;
+	assert_int_equal(renameat(fx->root->fd, "blobs", fx->root->fd, "elsewhere"), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_fails(verify(fx), &fx->err, ERR_INTERNAL);
+		assert_fails(verify_some(fx->root->fd, &fx->rows, &fx->options, &digest, 1, &pass,
+					 &fx->err),
+			     &fx->err, ERR_INTERNAL);
+		assert_contains(fx->err.msg, "blobs");
+		/* What it was mounted on. */
+		if (i == 0)
+			assert_int_equal(mkdirat(fx->root->fd, "blobs", 0700), 0);
+	}
+	assert_int_equal(fx->n_found, 0);
+	assert_int_equal(fx->n_put_aside, 0);
+	assert_int_equal(unlinkat(fx->root->fd, "blobs", AT_REMOVEDIR), 0);
+	assert_int_equal(renameat(fx->root->fd, "elsewhere", fx->root->fd, "blobs"), 0);
+	assert_ok(verify(fx), &fx->err);
+	assert_int_equal(fx->state.last.n_blobs, 1);
 }
 
 static void without_descriptors_nothing_is_said_of_blobs(void **state)
@@ -458,10 +545,11 @@ static int verify_and_die(void *arg)
 {
 	struct fixture *fx = arg;
 
+	/* While there is no other thread that reads it. */
+	setenv("LIGHTER_CRASH_POINT", "verify.saved:7", 1);
 	open_store(fx);
 	open_rows(fx);
 	lock_state(fx);
-	setenv("LIGHTER_CRASH_POINT", "verify.saved:7", 1);
 	return verify(fx) < 0 ? 1 : 0;
 }
 
@@ -469,17 +557,16 @@ static int add_small_and_die(void *arg)
 {
 	struct fixture *fx = arg;
 
-	open_store(fx);
 	setenv("LIGHTER_CRASH_POINT", "late-sync.synced", 1);
+	open_store(fx);
 	add_of(fx, "small", 0);
 	close_store(fx);
 	return 0;
 }
 
 /* A power cut took the file, of which the database has the bytes. */
-static void what_the_next_start_mends_is_not_found(void **state)
+static void lose_small(struct fixture *fx, const char *what_is_left)
 {
-	struct fixture *fx = *state;
 	int status;
 
 #ifndef LIGHTER_CRASH_POINTS
@@ -491,7 +578,14 @@ static void what_the_next_start_mends_is_not_found(void **state)
 	status = run_child(add_small_and_die, fx);
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
 		fail_msg("wait status %#x", status);
-	overwrite(fx, "small", "");
+	overwrite(fx, "small", what_is_left);
+}
+
+static void what_the_next_start_mends_is_not_found(void **state)
+{
+	struct fixture *fx = *state;
+
+	lose_small(fx, "");
 	open_rows(fx);
 	lock_state(fx);
 	assert_ok(verify(fx), &fx->err);
@@ -504,6 +598,31 @@ static void what_the_next_start_mends_is_not_found(void **state)
 	assert_ok(verify(fx), &fx->err);
 	assert_string_equal(fx->found, "");
 	assert_int_equal(fx->state.last.n_blobs, 1);
+}
+
+static void start(void *arg)
+{
+	open_store(arg);
+}
+
+/* The bytes are forgotten by the time they are asked for: what was seen is what there was before. */
+static void what_a_start_mends_meanwhile_is_not_found(void **state)
+{
+	struct fixture *fx = *state;
+
+	lose_small(fx, "SMALL");
+	open_rows(fx);
+	lock_state(fx);
+	fx->options.put_aside = note_put_aside;
+	/* When its bytes were read, and it is about to be seen that they end there. */
+	fault_hook(FAULT_PREAD, 1, start, fx);
+	assert_ok(verify(fx), &fx->err);
+	fault_clear();
+	assert_non_null(fx->store);
+	assert_string_equal(fx->found, "");
+	assert_int_equal(fx->n_put_aside, 0);
+	assert_int_equal(fx->state.last.n_blobs, 1);
+	assert_int_equal(fx->progress.done_bytes, strlen("small"));
 }
 
 static void goes_on_where_it_was_killed(void **state)
@@ -641,14 +760,15 @@ static void chosen_blobs_alone_are_verified(void **state)
 	add(fx, "three");
 	overwrite(fx, "two", "TWO");
 	overwrite(fx, "three", "THREE");
-	assert_ok(verify_some(fx->root->fd, fx->rows, &fx->options, digests, 2, &pass, &fx->err),
+	assert_ok(verify_some(fx->root->fd, &fx->rows, &fx->options, digests, 2, &pass, &fx->err),
 		  &fx->err);
 	assert_int_equal(pass.n_blobs, 2);
 	assert_int_equal(pass.bytes, 6);
 	assert_int_equal(pass.n_problems, 1);
 	assert_int_equal(fx->n_found, 1);
 	assert_found(fx, "damaged", "two", "");
-	assert_fails(verify_some(fx->root->fd, fx->rows, &fx->options, digests, 3, &pass, &fx->err),
+	assert_fails(verify_some(fx->root->fd, &fx->rows, &fx->options, digests, 3, &pass,
+				 &fx->err),
 		     &fx->err, ERR_NOT_FOUND);
 	/* What was noted of all is as it was. */
 	assert_int_equal(verify_state_load(fx->dir_fd, &fx->state, &fx->err), 1);
@@ -659,11 +779,15 @@ int main(void)
 #define TEST(fn_) cmocka_unit_test_setup_teardown(fn_, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(what_the_next_start_mends_is_not_found),
+		TEST(what_a_start_mends_meanwhile_is_not_found),
 		TEST(goes_on_where_it_was_killed),
 		TEST(good_blobs_are_good),
 		TEST(what_is_wrong_is_found),
 		TEST(unreadable_is_not_damaged),
 		TEST(a_failing_disk_ends_it),
+		TEST(putting_aside_may_replace_the_rows),
+		TEST(many_missing_in_a_row_end_it),
+		TEST(without_the_blobs_directory_it_does_not_begin),
 		TEST(without_descriptors_nothing_is_said_of_blobs),
 		TEST(blob_that_goes_meanwhile_is_no_finding),
 		TEST(file_without_a_row_is_told_of_once_it_is_settled),

@@ -323,8 +323,12 @@ static int open_conn(const char *path, int flags, const char *pragmas, struct db
 	(void)sqlite3_file_control(conn->handle, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
 	(void)sqlite3_file_control(conn->handle, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
 	(void)sqlite3_wal_autocheckpoint(conn->handle, 0);
-	if (db_conn_exec(conn, pragmas, err) < 0)
+	/* This reads the file for the first time. */
+	status = sqlite3_exec(conn->handle, pragmas, NULL, NULL, NULL);
+	if (status != SQLITE_OK) {
+		db_conn_report(conn, status, "open", err);
 		goto fail;
+	}
 	*ret_conn = conn;
 	return 0;
 

@@ -80,9 +80,10 @@ static void tell_ingests(struct command *command)
 	if (command->source.n_ingests == 0)
 		return;
 	snprintf(human, sizeof(human),
-		 "%" PRIu64 " ingests in progress are not taken: what was being pulled there is "
+		 "%" PRIu64 " ingest%s in progress %s not taken: what was being pulled there is "
 		 "pulled anew",
-		 command->source.n_ingests);
+		 command->source.n_ingests, report_plural(command->source.n_ingests),
+		 command->source.n_ingests == 1 ? "is" : "are");
 	report_event(&command->report, "ingests", human,
 		     LOG_INT("ingests", (int64_t)command->source.n_ingests));
 }
@@ -136,6 +137,7 @@ static int tell_survey(struct command *command, struct err *err)
 	struct statvfs fs;
 	uint64_t free_bytes;
 	bool copies;
+	int len;
 
 	if (stat_root(command->call->root, &ours, &fs, err) < 0)
 		return -1;
@@ -144,12 +146,23 @@ static int tell_survey(struct command *command, struct err *err)
 	free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
 	copies = command->options.mode == TAKE_COPY || ours.st_dev != theirs.st_dev;
 	tell_ingests(command);
-	snprintf(human, sizeof(human),
-		 "would import %" PRIu64 " blobs, %s, %s (%s free); %" PRIu64
-		 " are here already; %" PRIu64 " would be left",
-		 survey->n_new, size_format(survey->new_bytes, size),
-		 copies ? "by copying them" : "without room of their own: same file system",
-		 size_format(free_bytes, room), survey->n_present, survey->n_refused);
+	len = snprintf(human, sizeof(human), "nothing to import");
+	if (survey->n_new)
+		len = snprintf(human, sizeof(human),
+			       "would import %" PRIu64 " blob%s, %s, %s (%s free)", survey->n_new,
+			       report_plural(survey->n_new), size_format(survey->new_bytes, size),
+			       copies ? "by copying"
+				      : "on the same file system, so that only what can be "
+					"neither reflinked nor hard-linked takes room",
+			       size_format(free_bytes, room));
+	len += snprintf(human + len, sizeof(human) - (size_t)len,
+			"; %" PRIu64 " %s here already; %" PRIu64 " would be left",
+			survey->n_present, survey->n_present == 1 ? "is" : "are",
+			survey->n_refused);
+	/* What the database and directories take comes to it. */
+	if (copies && survey->new_bytes >= free_bytes)
+		snprintf(human + len, sizeof(human) - (size_t)len,
+			 "; warning: there is too little room for that");
 	report_event(&command->report, "survey", human, LOG_INT("new", (int64_t)survey->n_new),
 		     LOG_INT("new_bytes", (int64_t)survey->new_bytes),
 		     LOG_INT("present", (int64_t)survey->n_present),
@@ -214,10 +227,11 @@ static void tell_counts(struct command *command)
 	for (size_t i = 0; i < ARRAY_LEN(counts->taken_bytes); i++)
 		bytes += counts->taken_bytes[i];
 	snprintf(human, sizeof(human),
-		 "imported %" PRIu64 " blobs, %s%s; %" PRIu64 " were here already; %" PRIu64
-		 " were left",
-		 n_all, size_format(bytes, size), format_ways(n, ways), counts->n_present,
-		 counts->n_refused);
+		 "imported %" PRIu64 " blob%s, %s%s; %" PRIu64 " %s here already; %" PRIu64
+		 " %s left",
+		 n_all, report_plural(n_all), size_format(bytes, size), format_ways(n, ways),
+		 counts->n_present, counts->n_present == 1 ? "was" : "were", counts->n_refused,
+		 counts->n_refused == 1 ? "was" : "were");
 	report_event(&command->report, "summary", human, LOG_INT("imported", (int64_t)n_all),
 		     LOG_INT("imported_bytes", (int64_t)bytes),
 		     LOG_INT("reflinks", (int64_t)n[TAKE_REFLINK]),
@@ -317,9 +331,9 @@ const struct run_command import_command = {
 	.notes = "\nEach blob is hashed, and durable before it counts. What is here already is "
 		 "passed over,\nso that an import which was cut off is simply made again. The "
 		 "daemon must not run meanwhile;\nthe containerd that uses DIR may.\n\n"
-		 "Exit status: 0 all is here; 1 failed; 2 wrong usage; 3 some files were left, "
-		 "being "
-		 "damaged or no\nblobs; 128 + N stopped by signal N.\n",
+		 "Exit status: 0 all is here; 1 failed; 2 wrong usage, no such DIR, or something "
+		 "must be mended\nfirst; 3 some files were left, being damaged or no blobs; 128 + "
+		 "N stopped by signal N.\n",
 	.min_arguments = 1,
 	.max_arguments = 1,
 	.options = import_options,

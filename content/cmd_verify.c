@@ -118,6 +118,12 @@ static int put_aside(void *arg, const struct blob_info *info, int fd, struct err
 		return 0;
 	}
 	command->n_quarantined++;
+	if (fd < 0) {
+		snprintf(human, sizeof(human),
+			 "forgotten: %s: there was no file whose bytes could be kept", text);
+		report_event(&command->report, "forgotten", human, LOG_STR("digest", text));
+		return 0;
+	}
 	snprintf(human, sizeof(human), "quarantined: %s", text);
 	report_event(&command->report, "quarantined", human, LOG_STR("digest", text));
 	return 0;
@@ -137,8 +143,8 @@ static const char *format_time(int64_t ns, char buf[TIME_TEXT_SIZE])
 static const char *format_pass(const struct verify_pass *pass, char buf[LINE_BYTES])
 {
 	char size[SIZE_TEXT_BYTES];
-	int n = snprintf(buf, LINE_BYTES, "%" PRIu64 " blobs, %s, ", pass->n_blobs,
-			 size_format(pass->bytes, size));
+	int n = snprintf(buf, LINE_BYTES, "%" PRIu64 " blob%s, %s, ", pass->n_blobs,
+			 report_plural(pass->n_blobs), size_format(pass->bytes, size));
 
 	if (pass->n_problems)
 		snprintf(buf + n, LINE_BYTES - (size_t)n, "%" PRIu64 " bad", pass->n_problems);
@@ -163,7 +169,7 @@ static void tell_summary(struct command *command, const struct verify_pass *pass
 	char human[LINE_BYTES + 64], text[LINE_BYTES];
 
 	snprintf(human, sizeof(human), "verified %s%s", format_pass(pass, text),
-		 command->n_quarantined ? "; what is in quarantine can be fetched again, see "
+		 command->n_quarantined ? "; what was taken out can be fetched again, see "
 					  "lighter-content(8)"
 					: "");
 	tell_pass(command, "summary", human, pass);
@@ -245,17 +251,25 @@ static int check_usage(struct command *command, const struct run_command_call *c
 	return ensure_digests(command, call, err);
 }
 
+/* One that is not there does not come by itself. Return: @result. */
+static int no_store(int result, struct err *err)
+{
+	if (err->sys_errno == ENOENT || err->sys_errno == ENOTDIR)
+		err->code = ERR_FAILED_PRECONDITION;
+	return result;
+}
+
 static int open_store(struct command *command, const struct run_command_call *call, struct err *err)
 {
 	command->root_fd = open(call->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (command->root_fd < 0)
-		return err_sys(err, "open root '%s'", call->root);
+		return no_store(err_sys(err, "open root '%s'", call->root), err);
 	if (asprintf(&command->db_path, "%s/metadata.db", call->root) < 0) {
 		command->db_path = NULL;
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for a path");
 	}
 	if (access(command->db_path, F_OK) < 0)
-		return err_sys(err, "there is no store in '%s'", call->root);
+		return no_store(err_sys(err, "there is no store in '%s'", call->root), err);
 	if (blob_rows_open_to_read(command->db_path, &command->rows, err) < 0)
 		return -1;
 	command->quarantine =
@@ -408,9 +422,12 @@ const struct run_command verify_command = {
 	.summary = "Read all blobs again, or those given, and compare them with their digests.",
 	.notes =
 		"\nIt works beside the daemon as well as without it, with low priority. Stopped in "
-		"whatever way,\nit goes on where it was when it is run again.\n\n"
-		"Exit status: 0 all good; 1 failed; 2 wrong usage; 3 something is bad, also if it "
-		"was put into\nquarantine; 128 + N stopped by signal N.\n",
+		"whatever way,\nit goes on when it is run again, and begins with the blob that it "
+		"was reading.\n\n"
+		"Exit status: 0 all good (with --status: said so, whatever it is); 1 failed, or a "
+		"DIGEST is not\nfound; 2 wrong usage, or something must be mended first; 3 "
+		"something is bad, also if it was put\ninto quarantine; 128 + N stopped by signal "
+		"N.\n",
 	.max_arguments = DIGESTS_MAX,
 	.options = verify_options,
 	.conf_size = sizeof(struct verify_conf),

@@ -54,6 +54,11 @@ static void add_field(struct str *line, const struct log_field *field)
 		str_add(line, "null");
 }
 
+const char *report_plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
 void report_fields(struct report *report, const char *event, const char *human,
 		   const struct log_field *fields, size_t n)
 {

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/log.h"
 #include "base/progress.h"
@@ -25,6 +26,9 @@ struct report {
  */
 void report_fields(struct report *report, const char *event, const char *human,
 		   const struct log_field *fields, size_t n);
+
+/** report_plural() - what follows "blob" behind a number of @n: "s", or nothing */
+const char *report_plural(uint64_t n);
 
 /* The same with its fields as arguments; one at least. */
 #define report_event(report, event, human, ...)                                                    \

@@ -62,8 +62,14 @@ int source_open(const char *dir, struct source *ret_source, struct err *err)
 	CLEANUP(close_fd) int own_fd = -1;
 	int blobs_fd = -1, r;
 
-	if (dir_fd < 0)
-		return err_sys(err, "open '%s'", dir);
+	if (dir_fd < 0) {
+		(void)err_sys(err, "open '%s'", dir);
+		/* A wrong name does not get right by itself. */
+		if (err->sys_errno == ENOENT || err->sys_errno == ENOTDIR ||
+		    err->sys_errno == ELOOP || err->sys_errno == ENAMETOOLONG)
+			err->code = ERR_FAILED_PRECONDITION;
+		return -1;
+	}
 	r = enter(dir_fd, dir, "blobs", &blobs_fd, err);
 	if (r == 0) {
 		r = enter(dir_fd, dir, SOURCE_CONTAINERD_DIR, &own_fd, err);

@@ -133,8 +133,9 @@ static int look_at_root(int fd, const char *root, struct err *err)
 			return -1;
 		if (!r)
 			return err_set(err, ERR_FAILED_PRECONDITION,
-				       "root '%s' holds files of others and is open to them (mode "
-				       "%04o)",
+				       "root '%s' is open to other users (mode %04o) and holds "
+				       "files that are not ours: if it is meant to be the root, "
+				       "close it, as by chmod 0700",
 				       root, st.st_mode & 07777);
 	}
 	return 1;
@@ -477,7 +478,10 @@ static int run_command(const struct run_options *options)
 			return status;
 		(void)err_sys(&err, "write to standard output");
 	}
-	return run_options_refuse(options, err.code == ERR_INVALID_ARGUMENT, &err);
+	if (err.code == ERR_INVALID_ARGUMENT)
+		return run_options_refuse(options, true, &err);
+	(void)run_options_refuse(options, false, &err);
+	return status_of(&err);
 }
 
 int run_program(int argc, char **argv, const struct run_program *program)

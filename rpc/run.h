@@ -55,7 +55,7 @@ struct run_command_call {
  * @options: rows of its own options: "dry_run" is --dry-run, which takes no value if it is a bool and is
  *           shown with the row's metavar or choices otherwise; the target is a zeroed block of @conf_size bytes
  * @run: do it. Signals are blocked, as in the daemon. Return: 0 with the exit status; or -1: ERR_INVALID_ARGUMENT is
- *       wrong usage, and all else a failure.
+ *       wrong usage; the exit status of other failures is that of an open() that fails so.
  */
 struct run_command {
 	const char *name;

@@ -63,7 +63,7 @@ static const struct flag flags[] = {
 	[FLAG_PRINT_REGISTRATION] = {"print-registration", NULL, NULL,
 				     "print what to add to containerd's config.toml"},
 	[FLAG_VERSION] = {"version", NULL, NULL, "print the version"},
-	[FLAG_HELP] = {"help", NULL, NULL, "print this"},
+	[FLAG_HELP] = {"help", NULL, NULL, "print this, as -h does"},
 	{"root", "DIR", "root", "as --set root=DIR"},
 	{"address", "PATH", "address", "as --set address=PATH"},
 	{"log-level", "LEVEL", "log_level", "as --set log_level=LEVEL"},
@@ -269,9 +269,11 @@ static int parse_flags(struct run_options *options, struct command *command, int
 	if (!command->assignments || !command->own_assignments)
 		return no_memory(err);
 	opterr = 0;
-	while ((flag = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+	while ((flag = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
 		int r;
 
+		if (flag == 'h')
+			flag = FLAG_HELP;
 		if (flag == ':')
 			return err_set(err, ERR_INVALID_ARGUMENT, "option '%s' wants a value",
 				       argv[optind - 1]);

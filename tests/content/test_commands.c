@@ -310,8 +310,8 @@ static void import_exits_3_when_something_was_left(void **state)
 	assert_int_equal(mkdirat(f->dir->fd, "src/ingest/1", 0700), 0);
 	run(f, 3, "import", NULL, f->source);
 	assert_output(f, "left: sha256/a\\u000a\\u001b[2Jb: is not named after a digest\n");
-	assert_output(f, "1 ingests in progress are not taken");
-	assert_output(f, "; 1 were left\n");
+	assert_output(f, "1 ingest in progress is not taken");
+	assert_output(f, "; 1 was left\n");
 	assert_true(has_file(f, "one"));
 	run(f, 3, "import", "--json", f->source);
 	assert_output(
@@ -325,17 +325,20 @@ static void dry_run_touches_nothing(void **state)
 
 	add(f, "one");
 	run(f, 0, "import", "--dry-run", f->source);
-	assert_output(f, "would import 1 blobs, 3 B, without room of their own");
+	assert_output(f, "would import 1 blob, 3 B, on the same file system");
 	assert_false(exists(f, "root"));
 	run(f, 0, "import", NULL, f->source);
 	add(f, "three");
 	/* Beside the daemon, too, as it only looks. */
 	start_daemon(f);
 	run(f, 0, "import", "--dry-run", f->source);
-	assert_output(f, "would import 1 blobs, 5 B, ");
-	assert_output(f, "; 1 are here already; 0 would be left\n");
+	assert_output(f, "would import 1 blob, 5 B, ");
+	assert_output(f, "; 1 is here already; 0 would be left\n");
 	assert_false(has_file(f, "three"));
 	stop_daemon(f);
+	run(f, 0, "import", NULL, f->source);
+	run(f, 0, "import", "--dry-run", f->source);
+	assert_output(f, "nothing to import; 2 are here already; 0 would be left\n");
 }
 
 static void import_is_refused_while_the_daemon_runs(void **state)
@@ -354,13 +357,13 @@ static void import_is_refused_while_the_daemon_runs(void **state)
 	assert_true(has_file(f, "three"));
 }
 
-static void import_of_nothing_good_exits_1(void **state)
+static void import_of_nothing_good_exits_2(void **state)
 {
 	struct fixture *f = *state;
 
-	run(f, 1, "import", NULL, "/nonexistent");
+	run(f, 2, "import", NULL, "/nonexistent");
 	assert_output(f, "open '/nonexistent': No such file");
-	run(f, 1, "import", NULL, f->dir->path);
+	run(f, 2, "import", NULL, f->dir->path);
 	assert_output(f, "is no content directory");
 	/* Before anything was made. */
 	assert_false(exists(f, "root"));
@@ -478,7 +481,7 @@ static void restart_begins_anew(void **state)
 	assert_output(f, "it begins anew");
 }
 
-static void verify_exits_2_for_wrong_usage_and_1_without_a_store(void **state)
+static void verify_exits_2_for_wrong_usage_and_without_a_store(void **state)
 {
 	static const struct {
 		const char *option, *argument, *message;
@@ -499,10 +502,10 @@ static void verify_exits_2_for_wrong_usage_and_1_without_a_store(void **state)
 		assert_output(f, cases[i].message);
 		assert_output(f, "Try 'lighter-content verify --help'.");
 	}
-	run(f, 1, "verify", NULL, NULL);
+	run(f, 2, "verify", NULL, NULL);
 	assert_output(f, "open root '");
 	assert_int_equal(mkdirat(f->dir->fd, "root", 0700), 0);
-	run(f, 1, "verify", NULL, NULL);
+	run(f, 2, "verify", NULL, NULL);
 	assert_output(f, "there is no store in '");
 	assert_false(exists(f, "root/metadata.db"));
 	assert_false(exists(f, "root/verify"));
@@ -510,6 +513,21 @@ static void verify_exits_2_for_wrong_usage_and_1_without_a_store(void **state)
 	run(f, 1, "verify", NULL,
 	    "sha256:0000000000000000000000000000000000000000000000000000000000000000");
 	assert_output(f, "not found");
+}
+
+static void damaged_database_exits_2(void **state)
+{
+	struct fixture *f = *state;
+
+	make_store(f);
+	add(f, "three");
+	blobs_write(f->dir->fd, "root/metadata.db",
+		    "this is no database, and long enough to be seen as none");
+	run(f, 2, "verify", NULL, NULL);
+	assert_output(f, "metadata.db'");
+	run(f, 2, "import", NULL, f->source);
+	assert_output(f, "metadata.db'");
+	assert_true(has_file(f, "one") && !has_file(f, "three"));
 }
 
 /* --- quarantine ------------------------------------------------------------------------------------------ */
@@ -526,17 +544,18 @@ static void quarantine_keeps_the_bytes_and_frees_the_name(void **state)
 		damage(f, "one", "ONE");
 		run(f, 3, "verify", "--quarantine", NULL);
 		assert_output(f, "\nquarantined: sha256:");
-		assert_output(f, "; what is in quarantine can be fetched again");
+		assert_output(f, "; what was taken out can be fetched again");
 		assert_false(has_file(f, "one"));
 		assert_true(has_file(f, "two"));
 		assert_in_quarantine(f, "one", "ONE");
 		run(f, 0, "verify", NULL, NULL);
-		assert_output(f, "verified 1 blobs, 3 B, all good\n");
+		assert_output(f, "verified 1 blob, 3 B, all good\n");
 		if (with_daemon)
 			stop_daemon(f);
 		/* It can be had again. */
 		run(f, 0, "import", "--mode=copy", f->source);
-		assert_output(f, "imported 1 blobs");
+		assert_output(f,
+			      "imported 1 blob, 3 B (1 copied); 1 was here already; 0 were left\n");
 		run(f, 0, "verify", NULL, NULL);
 		assert_int_equal(n_in_quarantine(f), 1 + with_daemon);
 	}
@@ -571,7 +590,7 @@ static void missing_blob_is_forgotten(void **state)
 	assert_int_equal(unlinkat(f->dir->fd, blobs_path("root", "one", path), 0), 0);
 	run(f, 3, "verify", "--quarantine", NULL);
 	assert_output(f, "missing: sha256:");
-	assert_output(f, "\nquarantined: sha256:");
+	assert_output(f, "\nforgotten: sha256:");
 	run(f, 0, "verify", NULL, NULL);
 	assert_false(exists(f, "root/quarantine"));
 	stop_daemon(f);
@@ -655,13 +674,14 @@ int main(int argc, char **argv)
 		TEST(import_exits_3_when_something_was_left),
 		TEST(dry_run_touches_nothing),
 		TEST(import_is_refused_while_the_daemon_runs),
-		TEST(import_of_nothing_good_exits_1),
+		TEST(import_of_nothing_good_exits_2),
 		TEST(verify_works_beside_the_daemon_and_without),
 		TEST(status_says_when_it_was_last_done),
 		TEST(stopped_verification_goes_on),
 		TEST(what_was_found_before_a_stop_is_told_again),
 		TEST(restart_begins_anew),
-		TEST(verify_exits_2_for_wrong_usage_and_1_without_a_store),
+		TEST(verify_exits_2_for_wrong_usage_and_without_a_store),
+		TEST(damaged_database_exits_2),
 		TEST(quarantine_keeps_the_bytes_and_frees_the_name),
 		TEST(quarantine_goes_on_after_the_first),
 		TEST(missing_blob_is_forgotten),

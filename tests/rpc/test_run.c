@@ -301,6 +301,12 @@ static void help_names_every_option(void **state)
 	assert_exits(f, 0);
 	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
 		assert_output(f, parts[i]);
+	start(f, ARGS("-h"));
+	assert_exits(f, 0);
+	assert_output(f, parts[0]);
+	start(f, ARGS("show", "-h"));
+	assert_exits(f, 0);
+	assert_output(f, "Usage: lighter-fake show ");
 }
 
 static void version_is_printed(void **state)
@@ -458,7 +464,7 @@ static void check_looks_at_a_root_that_is_there(void **state)
 	assert_int_equal(mkdirat(f->dir->fd, "lib/x/root/home", 0755), 0);
 	start(f, ARGS("--check", f->root_arg, f->address_arg));
 	assert_exits(f, 2);
-	assert_output(f, "holds files of others");
+	assert_output(f, "is open to other users (mode 0755) and holds files that are not ours");
 	assert_mode_in(f, "lib/x/root", S_IFDIR | 0755);
 }
 
@@ -856,7 +862,7 @@ static void directory_of_others_is_refused_as_root(void **state)
 	assert_int_equal(mkdirat(f->dir->fd, "lib/x/root/home", 0755), 0);
 	start_plain(f);
 	assert_exits(f, 2);
-	assert_output(f, "holds files of others");
+	assert_output(f, "is open to other users (mode 0755) and holds files that are not ours");
 	assert_mode_in(f, "lib/x/root", S_IFDIR | 0755);
 	assert_false(exists_in_root(f, "lock"));
 	assert_int_equal(faccessat(f->dir->fd, "run", F_OK, 0), -1);

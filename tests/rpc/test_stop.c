@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "rpc/server_internal.h"
 #include "tests/rpc/raw.h"
 #include "tests/rpc/rig.h"
 
@@ -81,6 +82,31 @@ static void lets_calls_end_within_the_grace_time(void **state)
 	assert_int_equal(rig->n_ended[ERR_OK], ARRAY_LEN(waiters));
 }
 
+struct arrival {
+	struct rig *rig;
+	unsigned int n;
+};
+
+static bool have_arrived(void *arg)
+{
+	struct arrival *arrival = arg;
+	struct rpc_server *server = arrival->rig->server;
+	unsigned int n;
+
+	pthread_mutex_lock(&server->mutex);
+	n = server->n_live;
+	pthread_mutex_unlock(&server->mutex);
+	return n >= arrival->n;
+}
+
+/* So many calls are alive in the server. One that comes later may find it shutting down: gRPC answers that itself. */
+static void wait_for_arrival(struct rig *rig, unsigned int n)
+{
+	struct arrival arrival = {rig, n};
+
+	wait_until(have_arrived, &arrival, "the calls to arrive");
+}
+
 static void cancels_what_is_left_after_the_grace_time(void **state)
 {
 	struct rig *rig = *state;
@@ -99,6 +125,8 @@ static void cancels_what_is_left_after_the_grace_time(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(waiters); i++)
 		begin(&waiters[i], rig);
 	rig_wait(&rig->n_waiting, 16, "the calls");
+	/* the streams too; those that no worker is free for must not be on their way still */
+	wait_for_arrival(rig, ARRAY_LEN(waiters) + 2);
 	/* connections that say nothing, too little, and half of a call */
 	for (size_t i = 0; i < ARRAY_LEN(raw); i++)
 		raw[i] = raw_connect(rig->path);

@@ -488,11 +488,18 @@ static void a_parent_that_goes_between_look_and_commit_is_not_found(void **state
 {
 	struct fixture *f = *state;
 	struct begun removal, child;
+	enum change_begun begun;
 
 	prepare(f, "p", "");
 	commit(f, "P", "p");
 	assert_int_equal(begin_remove(f, &removal, "P"), CHANGE_LEADS);
-	assert_int_equal(begin_prepare(f, &child, "c", "P"), CHANGE_PENDING);
+	begun = begin_prepare(f, &child, "c", "P");
+	/* The parent belongs to whoever runs this; unless that is root, the child has to be given to them. */
+	if (geteuid() != 0) {
+		assert_int_equal(begun, CHANGE_WOULD_WAIT);
+		begun = overlay_ops.begin(f->self, &child.change, true);
+	}
+	assert_int_equal(begun, CHANGE_PENDING);
 	overlay_ops.lead(f->self);
 	assert_ok(removal.change.result, &removal.change.err);
 	assert_fails(child.change.result, &child.change.err, ERR_NOT_FOUND);
@@ -527,7 +534,9 @@ static void giving_a_directory_away_is_left_to_those_who_may_wait(void **state)
 	struct begun begun;
 
 	prepare(f, "p", "");
-	assert_int_equal(chown(fs_path(f, "p"), 1000, 1000), 0);
+	/* Without root it belongs to somebody else than root already. */
+	if (geteuid() == 0)
+		assert_int_equal(chown(fs_path(f, "p"), 1000, 1000), 0);
 	commit(f, "P", "p");
 	assert_int_equal(begin_prepare(f, &begun, "c", "P"), CHANGE_WOULD_WAIT);
 	assert_int_equal(begun.n_ends, 0);

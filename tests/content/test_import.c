@@ -399,7 +399,7 @@ static void what_is_no_content_directory_is_refused(void **state)
 	struct source source = SOURCE_INIT;
 	char *path = temp_root_path(fx->dir, "nowhere");
 
-	assert_fails(source_open(path, &source, &fx->err), &fx->err, ERR_INTERNAL);
+	assert_fails(source_open(path, &source, &fx->err), &fx->err, ERR_FAILED_PRECONDITION);
 	assert_int_equal(mkdirat(fx->dir->fd, "nowhere", 0700), 0);
 	assert_fails(source_open(path, &source, &fx->err), &fx->err, ERR_FAILED_PRECONDITION);
 	assert_int_equal(symlinkat("../src/blobs", fx->dir->fd, "nowhere/blobs"), 0);

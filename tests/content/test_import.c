@@ -656,8 +656,9 @@ static int import_and_die(void *arg)
 	const struct kill_arg *kill = arg;
 	struct fixture *fx = kill->fx;
 
-	open_store(fx);
+	/* Before there are threads that read it. */
 	setenv("LIGHTER_CRASH_POINT", kill->point, 1);
+	open_store(fx);
 	return import(fx) < 0 ? 1 : 0;
 }
 

@@ -359,8 +359,9 @@ static int commit_and_die(void *arg)
 	const struct kill_arg *kill = arg;
 	struct fixture *fx = kill->fx;
 
-	open_store(fx);
+	/* Before there are threads that read it. */
 	setenv("LIGHTER_CRASH_POINT", kill->point, 1);
+	open_store(fx);
 	kill->add(fx, "bytes");
 	{
 		struct digest digest = digest_of_text("bytes");
@@ -444,8 +445,9 @@ static int add_small_and_die(void *arg)
 {
 	const struct kill_arg *kill = arg;
 
-	open_store(kill->fx);
+	/* Before there are threads that read it. */
 	setenv("LIGHTER_CRASH_POINT", kill->point, 1);
+	open_store(kill->fx);
 	add(kill->fx, "bytes");
 	add(kill->fx, "other bytes");
 	/* Where it did not die so, it syncs them now. */

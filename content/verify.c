@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,8 +21,11 @@
 #include "content/file_digest.h"
 #include "content/late_sync.h"
 
+/* How long a daemon may take until it has synced a small blob, and how often to look. */
+#define HELD_WAIT_NS (2 * INT64_C(1000000000))
+#define HELD_LOOK_NS (50 * 1000000)
 /* Rows read at a time: while they are verified, no read of the database is open. */
-#define PAGE_ROWS 128
+#define PAGE_ROWS    128
 
 /**
  * struct verify - one verification
@@ -42,6 +46,7 @@ struct verify {
 	struct verify_pass *pass;
 	unsigned int n_unreadable;
 	bool cannot_save;
+	bool waited_in_vain; /* for the database to forget bytes: nobody is about to */
 };
 
 /* --- one blob -------------------------------------------------------------------------------------- */
@@ -141,6 +146,26 @@ static int look(struct verify *verify, const struct blob_info *info, struct find
 }
 
 /*
+ * Does the database hold the bytes of a small blob? A daemon that runs forgets them within a moment of their commit: that
+ * is waited for, once. Return: 1, 0 or -1.
+ */
+static int is_held(struct verify *verify, const struct digest *digest, struct err *err)
+{
+	const struct timespec pause = {.tv_nsec = HELD_LOOK_NS};
+	int64_t until_ns = monotonic_ns() + HELD_WAIT_NS;
+	int held = blob_rows_holds_bytes(*verify->rows, digest, err);
+
+	while (held > 0 && !verify->waited_in_vain) {
+		if (ctx_check(&verify->ctx, err) < 0)
+			return -1;
+		verify->waited_in_vain = monotonic_ns() >= until_ns;
+		(void)nanosleep(&pause, NULL);
+		held = blob_rows_holds_bytes(*verify->rows, digest, err);
+	}
+	return held;
+}
+
+/*
  * The file of a small blob may be what a power cut has left: the daemon's next start writes it anew from the bytes that
  * the database holds, and has it forget them. What was seen while it did is nothing, so once they are gone it must be
  * looked at again. Return: as look().
@@ -148,7 +173,7 @@ static int look(struct verify *verify, const struct blob_info *info, struct find
 static int look_again(struct verify *verify, const struct blob_info *info, struct finding *finding,
 		      struct err *err)
 {
-	int held = blob_rows_holds_bytes(*verify->rows, &info->digest, err);
+	int held = is_held(verify, &info->digest, err);
 
 	if (held != 0)
 		return held < 0 ? -1 : LOOK_GONE;

@@ -14,6 +14,7 @@
 #include "base/thread.h"
 #include "content/blob_files.h"
 #include "content/catalog.h"
+#include "content/ingests.h"
 #include "content/local_internal.h"
 
 /* White space that a document may begin with. */
@@ -187,12 +188,17 @@ static void note_success(struct cataloger *cataloger)
 /* --- reading documents ----------------------------------------------------------------------------------- */
 
 /* Reads up to @size bytes. Return: how many, fewer only at the end; or -1. */
-static ssize_t read_start(int fd, char *buf, size_t size)
+static ssize_t read_start(const struct ingest_source *source, char *buf, size_t size)
 {
 	size_t n = 0;
 
+	if (source->memory) {
+		n = source->size_bytes < size ? (size_t)source->size_bytes : size;
+		memcpy(buf, source->memory, n);
+		return (ssize_t)n;
+	}
 	while (n < size) {
-		ssize_t r = pread(fd, buf + n, size - n, (off_t)n);
+		ssize_t r = pread(source->fd, buf + n, size - n, (off_t)n);
 
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -205,22 +211,23 @@ static ssize_t read_start(int fd, char *buf, size_t size)
 	return (ssize_t)n;
 }
 
-bool cataloger_may_be_json(int fd)
+bool cataloger_may_be_json(const struct ingest_source *source)
 {
 	char start[PEEK_BYTES];
-	ssize_t n = read_start(fd, start, sizeof(start));
+	ssize_t n = read_start(source, start, sizeof(start));
 
 	return n < 0 || oci_may_be_document(start, (size_t)n);
 }
 
-static int read_whole(int fd, size_t size, char **ret_text, struct err *err)
+static int read_whole(const struct ingest_source *source, char **ret_text, struct err *err)
 {
+	size_t size = (size_t)source->size_bytes;
 	CLEANUP(free_ptr) char *text = malloc(size ? size : 1);
 	ssize_t n;
 
 	if (!text)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory to read a document");
-	n = read_start(fd, text, size);
+	n = read_start(source, text, size);
 	if (n < 0)
 		return err_sys(err, "read a document");
 	if ((size_t)n < size)
@@ -229,26 +236,26 @@ static int read_whole(int fd, size_t size, char **ret_text, struct err *err)
 	return 0;
 }
 
-static int parse(int fd, uint64_t size_bytes, struct arena *arena,
+static int parse(const struct ingest_source *source, struct arena *arena,
 		 struct oci_document *ret_document, struct err *err)
 {
 	CLEANUP(free_ptr) char *text = NULL;
 
-	if (size_bytes > OCI_DOCUMENT_MAX_BYTES)
+	if (source->size_bytes > OCI_DOCUMENT_MAX_BYTES)
 		return err_set(err, ERR_OUT_OF_RANGE, "%llu bytes, %d are the most that is read",
-			       (unsigned long long)size_bytes, OCI_DOCUMENT_MAX_BYTES);
-	if (read_whole(fd, (size_t)size_bytes, &text, err) < 0)
+			       (unsigned long long)source->size_bytes, OCI_DOCUMENT_MAX_BYTES);
+	if (read_whole(source, &text, err) < 0)
 		return -1;
-	return oci_parse(text, (size_t)size_bytes, arena, ret_document, err);
+	return oci_parse(text, (size_t)source->size_bytes, arena, ret_document, err);
 }
 
 /* What is malformed or too large stays what it is: that it was looked at is all that is noted of it. */
-static int read_document(int fd, const struct digest *digest, uint64_t size_bytes,
+static int read_document(const struct ingest_source *source, const struct digest *digest,
 			 struct arena *arena, struct oci_document *ret_document, struct err *err)
 {
 	char text[DIGEST_TEXT_BYTES];
 
-	if (parse(fd, size_bytes, arena, ret_document, err) == 0)
+	if (parse(source, arena, ret_document, err) == 0)
 		return 0;
 	if (err->code != ERR_INVALID_ARGUMENT && err->code != ERR_OUT_OF_RANGE)
 		return -1;
@@ -261,18 +268,18 @@ static int read_document(int fd, const struct digest *digest, uint64_t size_byte
 /* --- one document ---------------------------------------------------------------------------------------- */
 
 /* Return: 0; 1 when the document cannot be read, with @err filled; -1 when the catalog cannot be written. */
-static int learn(struct cataloger *cataloger, const struct digest *digest, uint64_t size_bytes,
-		 int fd, struct err *err)
+static int learn(struct cataloger *cataloger, const struct digest *digest,
+		 const struct ingest_source *source, struct err *err)
 {
 	/* Small ones are written together with those of others. */
-	bool is_small = size_bytes <= SMALL_BYTES;
+	bool is_small = source->size_bytes <= SMALL_BYTES;
 	struct oci_document document;
 	struct arena arena;
 	int r;
 
 	arena_init(&arena, OCI_ARENA_BYTES);
 	pthread_mutex_lock(&cataloger->parse_lock);
-	r = read_document(fd, digest, size_bytes, &arena, &document, err) < 0;
+	r = read_document(source, digest, &arena, &document, err) < 0;
 	if (is_small)
 		pthread_mutex_unlock(&cataloger->parse_lock);
 	if (r == 0)
@@ -298,12 +305,12 @@ static void end_write(struct cataloger *cataloger, int r, const struct err *err)
 	}
 }
 
-void cataloger_learn(struct cataloger *cataloger, const struct digest *digest, uint64_t size_bytes,
-		     int fd)
+void cataloger_learn(struct cataloger *cataloger, const struct digest *digest,
+		     const struct ingest_source *source)
 {
 	struct err err = ERR_INIT;
 
-	end_write(cataloger, learn(cataloger, digest, size_bytes, fd, &err), &err);
+	end_write(cataloger, learn(cataloger, digest, source, &err), &err);
 	CRASH_POINT("catalog.learned");
 }
 
@@ -402,13 +409,17 @@ static int read_and_learn(struct comparison *comparison, const struct digest *di
 			  struct err *err)
 {
 	struct cataloger *cataloger = comparison->cataloger;
+	struct ingest_source source;
 	struct blob *blob;
 	int r = 0;
 
 	if (blob_files_get(cataloger->store->files, digest, true, &blob, err) < 0)
 		return 1;
-	if (cataloger_may_be_json(blob->fd)) {
-		r = learn(cataloger, digest, blob->size_bytes, blob->fd, err);
+	source = (struct ingest_source){.size_bytes = blob->size_bytes,
+					.memory = blob->bytes,
+					.fd = blob->fd};
+	if (cataloger_may_be_json(&source)) {
+		r = learn(cataloger, digest, &source, err);
 		comparison->n_learned += r == 0;
 	}
 	blob_unref(blob);

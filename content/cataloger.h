@@ -14,10 +14,11 @@
 #include "base/err.h"
 
 struct cataloger;
+struct ingest_source;
 struct local;
 
-/** cataloger_may_be_json() - does the file @fd begin as a JSON object does? When in doubt, yes. */
-bool cataloger_may_be_json(int fd);
+/** cataloger_may_be_json() - do the bytes begin as a JSON object does? When in doubt, yes. */
+bool cataloger_may_be_json(const struct ingest_source *source);
 
 /**
  * cataloger_start() - open the catalog @path, and begin to compare it with the blobs of @store
@@ -32,11 +33,10 @@ void cataloger_stop(struct cataloger *cataloger);
 
 /**
  * cataloger_learn() - the blob @digest exists now, and may be a document
- * @fd: its file, of @size_bytes
  * The caller holds off others of the same digest, here and below.
  */
-void cataloger_learn(struct cataloger *cataloger, const struct digest *digest, uint64_t size_bytes,
-		     int fd);
+void cataloger_learn(struct cataloger *cataloger, const struct digest *digest,
+		     const struct ingest_source *source);
 
 /** cataloger_forget() - the blob @digest exists no more */
 void cataloger_forget(struct cataloger *cataloger, const struct digest *digest);

@@ -256,27 +256,35 @@ static int local_ingest_write(void *self, struct ctx *ctx, struct ingest *ingest
 	return ingest_write(ingest, offset, pieces, n, may_wait, err);
 }
 
-/* The row of a file that has its name. Without one, the name goes again. */
+/* Without a row the file goes again; left over, it would go at the next start. */
+static void undo_file(struct local *store, const struct digest *digest)
+{
+	struct err err;
+
+	if (blob_files_remove(store->files, digest, &err) < 0)
+		log_event(LOG_WARN, "the file of a failed commit stays", LOG_ERR(&err));
+}
+
+/* The row of a file that has its name. */
 static int add_row(struct local *store, const struct blob_info *info, bool is_json, struct err *err)
 {
 	int (*barrier)(void *arg, struct err *err);
-	struct err ignored;
 	void *arg;
 	int r;
 
 	barrier = blob_files_barrier(store->files, &info->digest, &arg);
 	r = blob_rows_add(store->rows, info, is_json, barrier, arg, err);
 	CRASH_POINT("commit.row-written");
-	/* Left over, it would go at the next start. */
-	if (r < 0 && blob_files_remove(store->files, &info->digest, &ignored) < 0)
-		log_event(LOG_WARN, "the file of a failed commit stays", LOG_ERR(&ignored));
+	if (r < 0)
+		undo_file(store, &info->digest);
 	return r;
 }
 
 int local_publish(struct local *store, const struct blob_info *info, int dirfd, const char *name,
 		  int fd, bool *ret_broken, struct err *err)
 {
-	bool may_be_json = cataloger_may_be_json(fd);
+	const struct ingest_source source = {.size_bytes = info->size_bytes, .fd = fd};
+	bool may_be_json = cataloger_may_be_json(&source);
 	struct digest_lock lock;
 	uint64_t size_bytes;
 	int r;
@@ -288,7 +296,7 @@ int local_publish(struct local *store, const struct blob_info *info, int dirfd, 
 	if (r == 0)
 		r = add_row(store, info, may_be_json, err);
 	if (r == 0 && may_be_json)
-		cataloger_learn(store->cataloger, &info->digest, info->size_bytes, fd);
+		cataloger_learn(store->cataloger, &info->digest, &source);
 	digest_unlock(&store->locks, &lock);
 	return r;
 }
@@ -297,12 +305,12 @@ int local_publish(struct local *store, const struct blob_info *info, int dirfd, 
 static int publish_small(struct local *store, const struct blob_info *info, const void *bytes,
 			 struct err *err)
 {
+	const struct ingest_source source = {.size_bytes = info->size_bytes, .memory = bytes};
+	bool may_be_json = cataloger_may_be_json(&source);
 	size_t size = (size_t)info->size_bytes;
 	CLEANUP(close_fd) int fd = -1;
 	struct digest_lock lock;
 	uint64_t size_bytes;
-	struct err ignored;
-	bool may_be_json;
 	int64_t id = 0;
 	int r;
 
@@ -312,13 +320,12 @@ static int publish_small(struct local *store, const struct blob_info *info, cons
 		r = blob_files_write(store->files, &info->digest, bytes, size, &fd, err);
 	CRASH_POINT("commit.file-written");
 	if (r == 0) {
-		may_be_json = cataloger_may_be_json(fd);
 		r = blob_rows_add_bytes(store->rows, info, may_be_json, bytes, &id, err);
 		CRASH_POINT("commit.row-written");
-		if (r < 0 && blob_files_remove(store->files, &info->digest, &ignored) < 0)
-			log_event(LOG_WARN, "the file of a failed commit stays", LOG_ERR(&ignored));
-		if (r == 0 && may_be_json)
-			cataloger_learn(store->cataloger, &info->digest, size, fd);
+		if (r < 0)
+			undo_file(store, &info->digest);
+		else if (may_be_json)
+			cataloger_learn(store->cataloger, &info->digest, &source);
 	}
 	digest_unlock(&store->locks, &lock);
 	if (r == 0)

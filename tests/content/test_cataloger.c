@@ -637,6 +637,17 @@ static int live_and_die(void *arg)
 	return 0;
 }
 
+static int commit_and_die(void *arg)
+{
+	const struct child *child = arg;
+
+	setenv("LIGHTER_CRASH_POINT", child->point, 1);
+	open_store(child->fx);
+	add_image(child->fx, child->image);
+	close_store(child->fx);
+	return 0;
+}
+
 /* Return: did it die? */
 static bool run_and_die(struct fixture *fx, const char *point, const struct image *image)
 {
@@ -682,6 +693,29 @@ static void need_crash_points(void)
 	print_message("this build has no crash points\n");
 	skip();
 #endif
+}
+
+/* Small documents whose files are not to be trusted, and which the database holds: they are read from there. */
+static void documents_that_the_database_holds_are_looked_at(void **state)
+{
+	struct fixture *fx = *state;
+	struct image image = image_make(&fx->arena, "image", 3);
+	struct child child = {fx, "late-sync.synced", &image};
+	int status;
+
+	need_crash_points();
+	close_store(fx);
+	drop_reader(fx);
+	status = run_child(commit_and_die, &child);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	make_reader(fx);
+	lose(fx);
+	fault_after(FAULT_WRITE, 0, ENOSPC);
+	open_store(fx);
+	assert_true(fault_n_failed() > 0);
+	wait_complete(fx);
+	fault_clear();
+	assert_known(fx, &image);
 }
 
 static void clear(struct fixture *fx, const struct image *image)
@@ -1142,6 +1176,7 @@ int main(void)
 		TEST(one_of_another_time_is_made_to_fit),
 		TEST(another_store_below_it_is_noticed),
 		TEST(blobs_that_nobody_looked_at_are_looked_at),
+		TEST(documents_that_the_database_holds_are_looked_at),
 		TEST(commits_and_removals_do_not_depend_on_it),
 		TEST(one_failed_write_is_made_up_for),
 		TEST(a_start_that_cannot_make_it_goes_on_without),

@@ -177,8 +177,10 @@ int fs_make_dirs(const char *path, mode_t mode, struct err *err)
 	}
 }
 
-static int write_all(int fd, const char *data, size_t size)
+int fs_write_all(int fd, const void *bytes, size_t size)
 {
+	const char *data = bytes;
+
 	while (size > 0) {
 		ssize_t n = write(fd, data, size);
 
@@ -198,7 +200,7 @@ static int fill_and_rename(int fd, int dirfd, const char *temp, const char *name
 {
 	if (fchmod(fd, mode) < 0)
 		return err_sys(err, "set mode");
-	if (write_all(fd, data, size) < 0)
+	if (fs_write_all(fd, data, size) < 0)
 		return err_sys(err, "write %zu bytes", size);
 	if (fs_sync(fd, temp, err) < 0)
 		return -1;

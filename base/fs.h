@@ -25,6 +25,9 @@ ERR_CHECKED int fs_open_dir(int dirfd, const char *name, int *ret_fd, struct err
  */
 ERR_CHECKED int fs_make_dirs(const char *path, mode_t mode, struct err *err);
 
+/** fs_write_all() - write(), however often that takes. Return: 0, or -1 with errno. */
+int fs_write_all(int fd, const void *bytes, size_t size);
+
 /** fs_sync() - fsync(); @what names it in the error */
 ERR_CHECKED int fs_sync(int fd, const char *what, struct err *err);
 

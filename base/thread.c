@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <time.h>
 
 int thread_start(pthread_t *ret_thread, const char *name, void *(*fn)(void *arg), void *arg,
 		 struct err *err)
@@ -24,4 +25,14 @@ int thread_start(pthread_t *ret_thread, const char *name, void *(*fn)(void *arg)
 	snprintf(shown, sizeof(shown), "%s", name);
 	pthread_setname_np(*ret_thread, shown);
 	return 0;
+}
+
+void thread_cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
 }

@@ -21,4 +21,7 @@
 ERR_CHECKED int thread_start(pthread_t *ret_thread, const char *name, void *(*fn)(void *arg),
 			     void *arg, struct err *err);
 
+/** thread_cond_init() - a condition whose waits end by CLOCK_MONOTONIC, see monotonic_ns() */
+void thread_cond_init(pthread_cond_t *cond);
+
 #endif

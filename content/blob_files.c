@@ -417,25 +417,10 @@ int blob_files_add(struct blob_files *files, const struct digest *digest, int fr
 	return 0;
 }
 
-static int write_all(int fd, const char *bytes, size_t size)
-{
-	while (size > 0) {
-		ssize_t n = write(fd, bytes, size);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		bytes += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
-
 /* A file of its own in any case: of one that has lost its row somebody may still be reading. */
 static int make_file(struct blob_files *files, const char *path)
 {
-	const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+	const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	int fd = openat(files->fd, path, flags, 0600);
 
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && blob_files_drop_idle(files))
@@ -455,7 +440,7 @@ int blob_files_write(struct blob_files *files, const struct digest *digest, cons
 	fd = make_file(files, path);
 	if (fd < 0)
 		return err_sys(err, "make 'blobs/%s'", path);
-	if (write_all(fd, bytes, size) < 0) {
+	if (fs_write_all(fd, bytes, size) < 0) {
 		(err_sys)(err, "write 'blobs/%s'", path);
 		(void)unlinkat(files->fd, path, 0);
 		return -1;
@@ -474,7 +459,8 @@ int blob_files_replace(struct blob_files *files, const struct digest *digest, co
 	fd = openat(files->fd, NEW_FILE, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_sys(err, "make 'blobs/" NEW_FILE "'");
-	if (write_all(fd, bytes, size) < 0 || renameat(files->fd, NEW_FILE, files->fd, path) < 0) {
+	if (fs_write_all(fd, bytes, size) < 0 ||
+	    renameat(files->fd, NEW_FILE, files->fd, path) < 0) {
 		(err_sys)(err, "write 'blobs/%s' anew", path);
 		(void)unlinkat(files->fd, NEW_FILE, 0);
 		return -1;

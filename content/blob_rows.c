@@ -657,12 +657,8 @@ int blob_rows_totals(struct blob_rows *rows, const struct digest *after, uint64_
 static int find_json(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "SELECT 1 FROM blobs WHERE digest = ?1 AND is_json IS NOT 0";
-	struct db_stmt *stmt;
 
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	digest_key_bind(stmt, 1, arg);
-	return db_step(stmt, err);
+	return digest_key_exists(conn, sql, arg, err);
 }
 
 int blob_rows_may_be_json(struct blob_rows *rows, const struct digest *digest, struct err *err)
@@ -672,35 +668,19 @@ int blob_rows_may_be_json(struct blob_rows *rows, const struct digest *digest, s
 	return db_read(rows->db, find_json, &key, err);
 }
 
-struct list {
-	struct digest_key after; /* of length 0: from the start */
-	struct digest *digests;
-	int max;
-};
-
 static int list_json(struct db_conn *conn, void *arg, struct err *err)
 {
 	/* Without an index, which every blob would pay for: this reads all rows, a hundred on a page. */
 	static const char sql[] = "SELECT digest FROM blobs WHERE digest > ?1 AND is_json IS NOT 0 "
 				  "ORDER BY digest LIMIT ?2";
-	const struct list *list = arg;
-	struct db_stmt *stmt;
-	int row, n = 0;
 
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	digest_key_bind(stmt, 1, &list->after);
-	db_bind_int(stmt, 2, list->max);
-	while ((row = db_step(stmt, err)) == 1 && n < list->max)
-		if (digest_key_read(stmt, 0, &list->digests[n++], err) < 0)
-			return -1;
-	return row < 0 ? -1 : n;
+	return digest_list_read(conn, sql, arg, err);
 }
 
 int blob_rows_list_json(struct blob_rows *rows, const struct digest *after,
 			struct digest *ret_digests, int max, struct err *err)
 {
-	struct list list = {.digests = ret_digests, .max = max};
+	struct digest_list list = {.digests = ret_digests, .max = max};
 
 	if (after)
 		list.after = digest_key_of(after);

@@ -202,12 +202,8 @@ int catalog_drop(struct catalog *catalog, const struct digest *digest, struct er
 static int find_row(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] = "SELECT 1 FROM documents WHERE digest = ?1";
-	struct db_stmt *stmt;
 
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	digest_key_bind(stmt, 1, arg);
-	return db_step(stmt, err);
+	return digest_key_exists(conn, sql, arg, err);
 }
 
 int catalog_has(struct catalog *catalog, const struct digest *digest, struct err *err)
@@ -217,34 +213,18 @@ int catalog_has(struct catalog *catalog, const struct digest *digest, struct err
 	return db_read(catalog->db, find_row, &key, err);
 }
 
-struct list {
-	struct digest_key after; /* of length 0: from the start */
-	struct digest *digests;
-	int max;
-};
-
 static int list_rows(struct db_conn *conn, void *arg, struct err *err)
 {
 	static const char sql[] =
 		"SELECT digest FROM documents WHERE digest > ?1 ORDER BY digest LIMIT ?2";
-	const struct list *list = arg;
-	struct db_stmt *stmt;
-	int row, n = 0;
 
-	if (db_prepare(conn, sql, &stmt, err) < 0)
-		return -1;
-	digest_key_bind(stmt, 1, &list->after);
-	db_bind_int(stmt, 2, list->max);
-	while ((row = db_step(stmt, err)) == 1 && n < list->max)
-		if (digest_key_read(stmt, 0, &list->digests[n++], err) < 0)
-			return -1;
-	return row < 0 ? -1 : n;
+	return digest_list_read(conn, sql, arg, err);
 }
 
 int catalog_list(struct catalog *catalog, const struct digest *after, struct digest *ret_digests,
 		 int max, struct err *err)
 {
-	struct list list = {.digests = ret_digests, .max = max};
+	struct digest_list list = {.digests = ret_digests, .max = max};
 
 	if (after)
 		list.after = digest_key_of(after);

@@ -31,3 +31,30 @@ int digest_key_read(struct db_stmt *stmt, int i, struct digest *ret_digest, stru
 	*ret_digest = digest;
 	return 0;
 }
+
+int digest_key_exists(struct db_conn *conn, const char *sql, const struct digest_key *key,
+		      struct err *err)
+{
+	struct db_stmt *stmt;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	digest_key_bind(stmt, 1, key);
+	return db_step(stmt, err);
+}
+
+int digest_list_read(struct db_conn *conn, const char *sql, const struct digest_list *list,
+		     struct err *err)
+{
+	struct db_stmt *stmt;
+	int row, n = 0;
+
+	if (db_prepare(conn, sql, &stmt, err) < 0)
+		return -1;
+	digest_key_bind(stmt, 1, &list->after);
+	db_bind_int(stmt, 2, list->max);
+	while ((row = db_step(stmt, err)) == 1 && n < list->max)
+		if (digest_key_read(stmt, 0, &list->digests[n++], err) < 0)
+			return -1;
+	return row < 0 ? -1 : n;
+}

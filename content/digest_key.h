@@ -24,4 +24,23 @@ void digest_key_bind(struct db_stmt *stmt, int i, const struct digest_key *key);
 ERR_CHECKED int digest_key_read(struct db_stmt *stmt, int i, struct digest *ret_digest,
 				struct err *err);
 
+/** digest_key_exists() - has @sql, with @key as ?1, a row? Return: 1, 0 or -1. @sql as for db_prepare(). */
+ERR_CHECKED int digest_key_exists(struct db_conn *conn, const char *sql,
+				  const struct digest_key *key, struct err *err);
+
+/**
+ * struct digest_list - some of the digests of a table, for a db_read_fn
+ * @after: of length 0: from the start
+ * @digests: room for @max
+ */
+struct digest_list {
+	struct digest_key after;
+	struct digest *digests;
+	int max;
+};
+
+/** digest_list_read() - fill it by @sql, which gets ?1: after, ?2: max. Return: how many; or -1. */
+ERR_CHECKED int digest_list_read(struct db_conn *conn, const char *sql,
+				 const struct digest_list *list, struct err *err);
+
 #endif

@@ -16,6 +16,7 @@
 #include "base/crash_point.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "content/ingest_bytes.h"
 #include "content/ingest_head.h"
 
@@ -388,16 +389,12 @@ int ingests_open(int root_fd, struct ingests **ret_ingests, struct err *err)
 {
 	struct ingests *ingests = calloc(1, sizeof(*ingests));
 	struct scan scan = {.ingests = ingests};
-	pthread_condattr_t attr;
 
 	if (!ingests)
 		return err_set(err, ERR_RESOURCE_EXHAUSTED, "no memory for the ingests");
 	ingests->fd = -1;
 	pthread_mutex_init(&ingests->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&ingests->unlocked, &attr);
-	pthread_condattr_destroy(&attr);
+	thread_cond_init(&ingests->unlocked);
 	if (mkdirat(root_fd, "ingests", 0700) < 0 && errno != EEXIST) {
 		(err_sys)(err, "make directory 'ingests'");
 		ingests_close(ingests);
@@ -643,6 +640,12 @@ static bool begin_memory(struct ingest *ingest)
 	return false;
 }
 
+/* Return: do @len more bytes go into memory, where there is room for them now? */
+static bool goes_to_memory(struct ingest *ingest, size_t len)
+{
+	return fits_memory(ingest, len) && (ingest->bytes.memory || begin_memory(ingest));
+}
+
 /* The bytes get their file. */
 static int to_file(struct ingest *ingest, struct err *err)
 {
@@ -766,9 +769,7 @@ static int write_pieces(struct ingest *ingest, uint64_t offset, const struct iov
 		return -1;
 	if (total_len(pieces, n) == 0)
 		return 0;
-	if (!(fits_memory(ingest, total_len(pieces, n)) &&
-	      (ingest->bytes.memory || begin_memory(ingest))) &&
-	    to_file(ingest, err) < 0)
+	if (!goes_to_memory(ingest, total_len(pieces, n)) && to_file(ingest, err) < 0)
 		return -1;
 	r = ingest_bytes_append(&ingest->bytes, pieces, n, ingest->total_bytes, err);
 	publish(ingest);
@@ -785,8 +786,7 @@ int ingest_write(struct ingest *ingest, uint64_t offset, const struct iovec *pie
 		pthread_mutex_lock(&ingest->mutex);
 	else if (pthread_mutex_trylock(&ingest->mutex) != 0)
 		return 1;
-	if (may_wait || (fits_memory(ingest, total_len(pieces, n)) &&
-			 (ingest->bytes.memory || begin_memory(ingest))))
+	if (may_wait || goes_to_memory(ingest, total_len(pieces, n)))
 		r = write_pieces(ingest, offset, pieces, n, err);
 	pthread_mutex_unlock(&ingest->mutex);
 	return r;

@@ -187,7 +187,6 @@ int late_sync_start(struct blob_files *files, struct blob_rows *rows, struct lat
 		    struct err *err)
 {
 	struct late_sync *late = calloc(1, sizeof(*late));
-	pthread_condattr_t attr;
 
 	*ret_late = NULL;
 	if (!late)
@@ -195,10 +194,7 @@ int late_sync_start(struct blob_files *files, struct blob_rows *rows, struct lat
 	late->files = files;
 	late->rows = rows;
 	pthread_mutex_init(&late->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&late->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	thread_cond_init(&late->changed);
 	if (thread_start(&late->thread, "late-sync", work, late, err) < 0) {
 		pthread_cond_destroy(&late->changed);
 		pthread_mutex_destroy(&late->mutex);
@@ -274,7 +270,7 @@ int late_sync_restore(struct blob_files *files, struct blob_rows *rows, struct e
 		restore.n = 0;
 		restore.n_left = 0;
 		r = blob_rows_walk_bytes(rows, restore_one, &restore, err);
-		if (r < 0 || blob_files_sync_dirs(files, err) < 0 ||
+		if (r < 0 || (restore.n && blob_files_sync_dirs(files, err) < 0) ||
 		    blob_rows_forget_bytes(rows, restore.ids, restore.n, err) < 0)
 			return -1;
 	} while (r > 0);

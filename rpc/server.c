@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "rpc/library_internal.h"
 #include "rpc/listener_internal.h"
 #include "rpc/server_internal.h"
@@ -98,7 +99,6 @@ int rpc_server_new(const struct rpc_server_options *options, struct rpc_server *
 		   struct err *err)
 {
 	struct rpc_server *server = calloc(1, sizeof(*server));
-	pthread_condattr_t attr;
 
 	if (server)
 		server->stock = buf_stock_new();
@@ -111,10 +111,7 @@ int rpc_server_new(const struct rpc_server_options *options, struct rpc_server *
 	server->live.prev = &server->live;
 	server->live.next = &server->live;
 	pthread_mutex_init(&server->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&server->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	thread_cond_init(&server->changed);
 
 	library_use();
 	server->core = core_server();

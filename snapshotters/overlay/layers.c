@@ -265,7 +265,6 @@ int layers_open(const char *root, struct metastore *store, struct layers **ret_l
 		struct err *err)
 {
 	struct layers *layers = calloc(1, sizeof(*layers));
-	pthread_condattr_t monotonic;
 
 	if (!layers)
 		return err_sys(err, "open layers");
@@ -273,10 +272,7 @@ int layers_open(const char *root, struct metastore *store, struct layers **ret_l
 	layers->dirs.work.fd = -1;
 	layers->store = store;
 	pthread_mutex_init(&layers->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&layers->cleaned, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	thread_cond_init(&layers->cleaned);
 	if (make_paths(layers, root, err) < 0 || check_one_file_system(&layers->dirs, err) < 0 ||
 	    take_stock(layers, err) < 0 ||
 	    stock_open(&layers->dirs, store, &layers->stock, err) < 0 ||

@@ -275,7 +275,6 @@ int stock_open(const struct layer_dirs *dirs, struct metastore *store, struct st
 	       struct err *err)
 {
 	struct stock *stock = calloc(1, sizeof(*stock));
-	pthread_condattr_t monotonic;
 
 	if (!stock)
 		return err_sys(err, "keep directories in stock");
@@ -283,11 +282,8 @@ int stock_open(const struct layer_dirs *dirs, struct metastore *store, struct st
 	stock->store = store;
 	stock->ordered = fs_is_ordered(dirs->fs.fd);
 	pthread_mutex_init(&stock->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&stock->wanted, &monotonic);
-	pthread_cond_init(&stock->made, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	thread_cond_init(&stock->wanted);
+	thread_cond_init(&stock->made);
 	*ret_stock = stock;
 	return 0;
 }

@@ -687,14 +687,6 @@ static void assert_in_step(struct fixture *fx, const struct image *image)
 			fail_msg("document %zu: known: %d", i, knows(fx, texts[i]));
 }
 
-static void need_crash_points(void)
-{
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
-}
-
 /* Small documents whose files are not to be trusted, and which the database holds: they are read from there. */
 static void documents_that_the_database_holds_are_looked_at(void **state)
 {
@@ -703,7 +695,7 @@ static void documents_that_the_database_holds_are_looked_at(void **state)
 	struct child child = {fx, "late-sync.synced", &image};
 	int status;
 
-	need_crash_points();
+	require_crash_points();
 	close_store(fx);
 	drop_reader(fx);
 	status = run_child(commit_and_die, &child);
@@ -733,7 +725,7 @@ static void killed_at_any_commit_it_is_in_step_after_the_next_start(void **state
 	struct fixture *fx = *state;
 	struct image image = image_make(&fx->arena, "image", 2);
 
-	need_crash_points();
+	require_crash_points();
 	for (size_t i = 0; i < ARRAY_LEN(points); i++) {
 		int pass = 0;
 		char point[60];
@@ -759,7 +751,7 @@ static void killed_before_or_after_it_learned_it_knows_what_it_must(void **state
 	struct fixture *fx = *state;
 	struct image image = image_make(&fx->arena, "image", 2);
 
-	need_crash_points();
+	require_crash_points();
 	/* Committed, not answered: behind by that, until the next start. */
 	assert_true(run_and_die(fx, "commit.row-written:2", &image));
 	assert_true(knows(fx, image.index));
@@ -784,7 +776,7 @@ static void killed_while_it_is_made_anew_it_is_made_anew(void **state)
 	struct image old = image_make(&fx->arena, "old", 2);
 	struct image image = image_make(&fx->arena, "image", 2);
 
-	need_crash_points();
+	require_crash_points();
 	add_image(fx, &old);
 	for (size_t i = 0; i < ARRAY_LEN(points); i++) {
 		close_store(fx);

@@ -443,10 +443,7 @@ static void what_was_found_before_a_stop_is_told_again(void **state)
 	damage(f, "one", "ONE");
 	damage(f, "two", "TWO");
 	f->crash_point = "verify.saved";
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	/* The only time it is saved in so short a time is the end. */
 	run_to_its_end(f, ARGS("verify", f->root_arg));
 	assert_true(WIFSIGNALED(f->wait_status));
@@ -641,10 +638,7 @@ static void quarantine_is_finished_after_a_kill(void **state)
 	struct fixture *f = *state;
 	int status;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	make_store(f);
 	for (size_t i = 0; i < ARRAY_LEN(points); i++) {
 		damage(f, "one", "ONE");

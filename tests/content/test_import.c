@@ -677,10 +677,7 @@ static void killed_anywhere_it_is_a_blob_or_nothing(void **state)
 	struct fixture *fx = *state;
 	char path[512];
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	add(fx, "one");
 	for (size_t i = 0; i < ARRAY_LEN(cases) * ARRAY_LEN(modes); i++) {
 		struct kill_arg arg = {fx, cases[i / ARRAY_LEN(modes)].point};

@@ -416,10 +416,7 @@ static void killed_anywhere_it_is_a_blob_or_an_ingest(void **state)
 	};
 	struct fixture *fx = *state;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct kill_arg arg = {fx, cases[i].point, cases[i].add};
 		struct digest digest = digest_of_text("bytes");
@@ -479,10 +476,7 @@ static void small_files_that_were_not_synced_are_written_anew(void **state)
 	struct kill_arg arg = {fx, "late-sync.synced", NULL};
 	int status;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	for (int wholly = 0; wholly < 2; wholly++) {
 		close_store(fx);
 		status = run_child(add_small_and_die, &arg);
@@ -504,10 +498,7 @@ static void small_files_that_are_there_need_no_room_at_the_start(void **state)
 	struct kill_arg arg = {fx, "late-sync.synced", NULL};
 	int status;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	close_store(fx);
 	status = run_child(add_small_and_die, &arg);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -605,10 +596,7 @@ static void removed_before_it_is_synced_it_stays_removed(void **state)
 	char path[300];
 	int status;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	close_store(fx);
 	status = run_child(commit_and_die, &arg);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -624,10 +612,7 @@ static void synced_files_are_not_held_twice(void **state)
 	struct kill_arg arg = {fx, "late-sync.forgotten", NULL};
 	int status;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	close_store(fx);
 	status = run_child(add_small_and_die, &arg);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);

@@ -569,10 +569,7 @@ static void lose_small(struct fixture *fx, const char *what_is_left)
 {
 	int status;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	close_reader(fx);
 	close_store(fx);
 	status = run_child(add_small_and_die, fx);
@@ -630,10 +627,7 @@ static void goes_on_where_it_was_killed(void **state)
 	struct fixture *fx = *state;
 	int status;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	add_many(fx, 20);
 	close_reader(fx);
 	close_store(fx);

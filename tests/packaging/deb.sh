@@ -71,6 +71,7 @@ echo 'log_level = "debug"' > "$root/etc/lighter/overlay.toml"
 in_root --force-confold --install "$deb"
 in_root --remove lighter
 grep -q debug "$root/etc/lighter/overlay.toml"
+# Nothing is found when all is well.
 ours | grep -v "^$root/etc/lighter\|^$root/var/lib/lighter" > "$tmp/left" || true
 cat "$tmp/left"
 test ! -s "$tmp/left"

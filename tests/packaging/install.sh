@@ -78,6 +78,7 @@ check_units() {
 		other=${unit%.service}.socket
 		test -e "$other" || other=${unit%.service}.timer
 		if systemd-analyze verify --man=no "$unit" "$other" 2> "$tmp/verify"; then :; fi
+		# Nothing is found when all is well.
 		grep -e lighter "$tmp/verify" | grep -v -e 'is not executable: No such file' > "$tmp/wrong" || true
 		cat "$tmp/wrong"
 		test ! -s "$tmp/wrong" || exit 1

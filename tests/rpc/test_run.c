@@ -492,10 +492,7 @@ static void crash_points_are_listed_first_of_all(void **state)
 {
 	struct fixture *f = *state;
 
-#ifndef LIGHTER_CRASH_POINTS
-	print_message("this build has no crash points\n");
-	skip();
-#endif
+	require_crash_points();
 	start_in(f, want_crash_points, NULL, ARGS(f->root_arg, f->address_arg, "--nonsense"));
 	assert_exits(f, 0);
 	assert_output(f, "fake.open\n");
